@@ -1,0 +1,409 @@
+"""The catalogue of failures that a person may meet, and how one is rendered.
+
+MxError
+├── BundleError      the file is not what it should be          exit 10-19
+├── TrustError       nobody whom the site trusts vouches for it  exit 20-29
+├── LockError        images.lock or the stack definition         exit 30-39
+├── TransportError   a registry or a network                     exit 40-49
+├── SiteError        site.yaml, the host or the cluster          exit 50-69
+└── DeployError      the deployment, its audit or its proof      exit 70-89
+
+Each leaf class has a stable `id` (kebab-case, never reused), an exit code of its own, a message template
+(the first line of its docstring) and a hint. Not here: catching. Commands never catch; `sitebundle.cli` renders once.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any, ClassVar
+
+CATALOGUE: dict[str, type[MxError]] = {}
+
+
+class MxError(Exception):
+    """Base of every failure that is shown to a person as one clear error.
+
+    Keyword arguments fill the message template and the hint, and are kept in `fields` for the JSON face.
+    A subclass with an `id` is a leaf: it is entered into `CATALOGUE`, its first docstring line is the template.
+    """
+
+    id: ClassVar[str] = ""
+    exit_code: ClassVar[int] = 1
+    hint: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__dict__.get("id"):
+            return
+        if cls.id in CATALOGUE:
+            raise TypeError(f"error id {cls.id!r} is taken by {CATALOGUE[cls.id].__name__}")
+        taken = {known.exit_code: known for known in CATALOGUE.values()}
+        if cls.exit_code in taken:
+            raise TypeError(f"exit code {cls.exit_code} of {cls.id!r} is taken by {taken[cls.exit_code].id!r}")
+        CATALOGUE[cls.id] = cls
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+        super().__init__(self.message)
+
+    @classmethod
+    def template(cls) -> str:
+        """The message template: the first line of the class's docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def message(self) -> str:
+        """What was seen, in one sentence."""
+        return _fill(self.template(), self.fields)
+
+    @property
+    def what_to_do(self) -> str:
+        """The hint, filled; empty when there is none."""
+        return _fill(self.hint, self.fields)
+
+    def as_json(self) -> dict[str, Any]:
+        """The error as the JSON face prints it."""
+        return {
+            "error": self.id,
+            "message": self.message,
+            "hint": self.what_to_do,
+            "exit_code": self.exit_code,
+            "fields": {key: _plain(value) for key, value in self.fields.items()},
+        }
+
+
+def _fill(template: str, fields: dict[str, Any]) -> str:
+    return string.Formatter().vformat(template, (), fields)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool | type(None)):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+class BundleError(MxError):
+    """The file is not what it should be."""
+
+
+class TrustError(MxError):
+    """Nobody whom the site trusts vouches for it."""
+
+
+class LockError(MxError):
+    """images.lock or the stack definition."""
+
+
+class TransportError(MxError):
+    """A registry or a network."""
+
+
+class SiteError(MxError):
+    """site.yaml, the host or the cluster."""
+
+
+class DeployError(MxError):
+    """The deployment, its audit or its proof."""
+
+
+# --- 10-19 the file -------------------------------------------------------------------------------------------
+
+
+class BundleMissing(BundleError):
+    """There is no bundle at {path}."""
+
+    id = "bundle-missing"
+    exit_code = 10
+    hint = "Check the path; is the medium mounted?"
+
+
+class BundleTruncated(BundleError):
+    """{path} ends at byte {seen}, but its manifest says that it has {expected} bytes."""
+
+    id = "bundle-truncated"
+    exit_code = 11
+    hint = "The copy is incomplete. Copy the file again and compare its size with the original."
+
+
+class BundleDamaged(BundleError):
+    """{path} is damaged at {where}: {detail}."""
+
+    id = "bundle-damaged"
+    exit_code = 12
+    hint = "Copy the file again; if the same place is damaged again, the medium or the original is bad."
+
+
+class BundleFormatNewer(BundleError):
+    """{path} has format {seen}; this program reads formats up to {known}."""
+
+    id = "bundle-format-newer"
+    exit_code = 13
+    hint = "Use the mxinstall that was carried with this bundle, or a newer one."
+
+
+class NotABundle(BundleError):
+    """{path} is not a site bundle: {detail}."""
+
+    id = "bundle-not-recognised"
+    exit_code = 14
+    hint = "A bundle is made by `mxbundle build` and is called site.tar.zst unless renamed."
+
+
+# --- 20-29 trust ----------------------------------------------------------------------------------------------
+
+
+class NoTrustYet(TrustError):
+    """No key is trusted on this host: {store} is missing or empty."""
+
+    id = "trust-none"
+    exit_code = 20
+    hint = (
+        "Compare the fingerprint that you were given on a separate way, then run: "
+        "mxinstall trust add --fingerprint SHA256:… BUILDER.pub"
+    )
+
+
+class Unsigned(TrustError):
+    """{path} carries no signature."""
+
+    id = "trust-unsigned"
+    exit_code = 21
+    hint = "Ask the builder to run `mxbundle sign`; an unsigned bundle is never installed."
+
+
+class UnknownKey(TrustError):
+    """{path} is signed by {fingerprints}, and none of these keys is trusted here for {namespace}."""
+
+    id = "trust-unknown-key"
+    exit_code = 22
+    hint = "If the fingerprint is right (ask on a separate way): mxinstall trust add --fingerprint SHA256:… BUILDER.pub"
+
+
+class BadSignature(TrustError):
+    """A signature in {path} by the trusted key {fingerprint} does not fit the content."""
+
+    id = "trust-bad-signature"
+    exit_code = 23
+    hint = "The manifest was changed after it was signed. Do not use this file."
+
+
+class KeyExpired(TrustError):
+    """The key {fingerprint} is trusted only {window}, and this host's clock says {now}."""
+
+    id = "trust-key-expired"
+    exit_code = 24
+    hint = "Check this host's clock; else the bundle must be signed by a key that is valid today."
+
+
+class OlderGeneration(TrustError):
+    """{path} is generation {offered}, but generation {admitted} was already admitted at this site."""
+
+    id = "trust-older-generation"
+    exit_code = 25
+    hint = "An old bundle cannot replace a newer one. To go back, use `mxinstall rollback`."
+
+
+# --- 30-39 lock and stack -------------------------------------------------------------------------------------
+
+
+class StackInvalid(LockError):
+    """{path}: {detail}."""
+
+    id = "stack-invalid"
+    exit_code = 30
+    hint = "See docs/reference/stack-format.md for what each entry may hold."
+
+
+class LockStale(LockError):
+    """images.lock does not fit {what}: {detail}."""
+
+    id = "lock-stale"
+    exit_code = 31
+    hint = "Run `mxbundle lock` and read the difference before you commit it."
+
+
+class LockUnconfirmed(LockError):
+    """{count} entries of {path} were never confirmed by a registry: {names}."""
+
+    id = "lock-unconfirmed"
+    exit_code = 32
+    hint = "Run `mxbundle lock` on a host that reaches the registries."
+
+
+class ImageUnresolvable(LockError):
+    """{reference} cannot be resolved: {detail}. Needed by {needed_by}."""
+
+    id = "image-unresolvable"
+    exit_code = 33
+    hint = "Check the spelling, the credentials and the mirror setting; nothing was written."
+
+
+class RenderFailed(LockError):
+    """Release {release} does not render: {detail}."""
+
+    id = "render-failed"
+    exit_code = 34
+    hint = "Run `helm template` on the chart with the same values to see the place."
+
+
+class ContractBroken(LockError):
+    """{reference} does not keep its image contract {contract}: {detail}."""
+
+    id = "image-contract-broken"
+    exit_code = 35
+    hint = "The chart relies on the contract. Change the contract and what uses it, or choose another tag."
+
+
+class SourceChanged(LockError):
+    """{url} has digest {seen}, but {expected} is pinned."""
+
+    id = "source-changed"
+    exit_code = 36
+    hint = "The published file changed. Read the difference, then pin the new digest in manifests/stack.yaml."
+
+
+# --- 40-49 transport ------------------------------------------------------------------------------------------
+
+
+class RegistryUnreachable(TransportError):
+    """{registry} does not answer: {detail}."""
+
+    id = "registry-unreachable"
+    exit_code = 40
+    hint = "Check address, port, proxy and CA of the registry."
+
+
+class RegistryRefused(TransportError):
+    """{registry} refused {action}: {status} {detail}."""
+
+    id = "registry-refused"
+    exit_code = 41
+    hint = "Check credentials and permissions for this repository."
+
+
+class BlobUnfetchable(TransportError):
+    """Blob {digest} of {reference} cannot be fetched: {detail}. Needed by {needed_by}."""
+
+    id = "blob-unfetchable"
+    exit_code = 42
+    hint = "Run the same command again: what has arrived is kept. If it persists, the registry lost the blob."
+
+
+class BlobCorrupt(TransportError):
+    """{registry} sent {seen} for blob {digest}."""
+
+    id = "blob-corrupt"
+    exit_code = 43
+    hint = "The registry or something before it changes content. Nothing of it was used."
+
+
+# --- 50-69 site -----------------------------------------------------------------------------------------------
+
+
+class SiteInvalid(SiteError):
+    """{path}: {detail}."""
+
+    id = "site-invalid"
+    exit_code = 50
+    hint = "docs/reference/site-yaml.md lists every field; `mxinstall init` writes a file that fits this cluster."
+
+
+class ClusterUnreachable(SiteError):
+    """The API server {server} does not answer: {detail}."""
+
+    id = "cluster-unreachable"
+    exit_code = 51
+    hint = "Check KUBECONFIG and the way to the API server; nothing was changed."
+
+
+class PreflightFailed(SiteError):
+    """{count} preflight checks failed: {checks}."""
+
+    id = "preflight-failed"
+    exit_code = 52
+    hint = "Each check above says what to do. Nothing was changed."
+
+
+class PortTaken(SiteError):
+    """Port {address} is taken by something else: {detail}."""
+
+    id = "registry-port-taken"
+    exit_code = 53
+    hint = "Stop what listens there or choose another port in site.yaml: spec.registry.push and spec.registry.pull."
+
+
+class ReferenceNotInBundle(SiteError):
+    """Release {release} would pull {reference} ({object}, {field}), which is neither in the bundle nor at the site."""
+
+    id = "reference-not-in-bundle"
+    exit_code = 54
+    hint = "Turn the option off in site.yaml, or build a bundle that carries the image. Nothing was changed."
+
+
+class AnotherInstaller(SiteError):
+    """Another installer holds the site: {holder}, renewed {age_seconds} s ago."""
+
+    id = "another-installer"
+    exit_code = 55
+    hint = "Wait for it. If it is dead, run again with --take-over: it is fenced off before anything changes."
+
+
+class FencedOff(SiteError):
+    """This installer was fenced off: {detail}."""
+
+    id = "fenced-off"
+    exit_code = 56
+    hint = "Another installer took over; look at `mxinstall status`."
+
+
+class ToolMissing(SiteError):
+    """The program {tool} is missing on this host: {detail}."""
+
+    id = "tool-missing"
+    exit_code = 57
+    hint = "Install it, or use the one that the bundle carries."
+
+
+# --- 70-89 deploy ---------------------------------------------------------------------------------------------
+
+
+class ReleaseNotReady(DeployError):
+    """Release {release} is not ready after {seconds} s: {detail}."""
+
+    id = "release-not-ready"
+    exit_code = 70
+    hint = "Look at the pods named above; run the same command again to go on."
+
+
+class ReleaseFailed(DeployError):
+    """Release {release} could not be applied: {detail}."""
+
+    id = "release-failed"
+    exit_code = 71
+    hint = "Run the same command again to go on; `mxinstall status` shows where it stands."
+
+
+class AuditFailed(DeployError):
+    """{mismatched} of {running} containers do not run what the lock says: {names}."""
+
+    id = "audit-failed"
+    exit_code = 72
+    hint = "Somebody or something changed an image; `mxinstall status` names each."
+
+
+class ProofFailed(DeployError):
+    """{count} proof steps failed: {steps}."""
+
+    id = "proof-failed"
+    exit_code = 73
+    hint = "The system is deployed but does not do its work; each step above says what it saw."
+
+
+class JournalUnwritable(DeployError):
+    """The journal cannot be written: {detail}."""
+
+    id = "journal-unwritable"
+    exit_code = 74
+    hint = "Nothing goes on without a journal. Check the API server and run the same command again."

@@ -1,0 +1,208 @@
+"""`manifests/stack.yaml`: what is deployed, in which order, and where every image reference goes.
+
+Read by both sides: the builder renders and locks from it, the installer deploys from the copy inside the bundle.
+Pure values and their reading; rendering is `sitebundle.rendering`.
+"""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from sitebundle.errors import StackInvalid
+from sitebundle.manifest import Value
+from sitebundle.reference import Reference
+
+
+class Override(Value):
+    """An operator's override that names an image explicitly, so that nothing compiled in stays implicit.
+
+    `object` is `Kind/name`; `env` is set on `container` to the rewritten reference of `image`.
+    """
+
+    object: str
+    container: str
+    env: str
+    image: str
+
+
+class Ready(Value):
+    """One condition of *ready*; exactly one of the kinds is given.
+
+    statefulset / deployment: a name or `*`, with `quorum` all or majority. http: `service:port/path` in the
+    release's namespace, answered with 200 through the API server. field: `path` of `resource` (`plural.group/name`)
+    equals `equals`. accepts: a server-side dry run of that release's custom resources is answered.
+    """
+
+    statefulset: str | None = None
+    deployment: str | None = None
+    quorum: Literal["all", "majority"] = "all"
+    http: str | None = None
+    resource: str | None = None
+    path: str | None = None
+    equals: Any = None
+    accepts: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Ready:
+        given = [
+            k for k in ("statefulset", "deployment", "http", "resource", "accepts") if getattr(self, k) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(f"a ready entry has exactly one kind, this one has {given or 'none'}")
+        if self.resource is not None and self.path is None:
+            raise ValueError("a ready entry with `resource` needs `path` and `equals`")
+        return self
+
+
+class Release(Value):
+    """One release: a chart (local folder under manifests/, `oci://`, `https://`) or a published manifest file.
+
+    `images`: key of the stack's image table -> values path that receives the rewritten reference.
+    `site`: values path -> dotted path into site.yaml's spec (`storage.database`), passed through as it is.
+    `values`: files under manifests/values/, later ones win; the profile's own values come after them.
+    `rollback`: `yes`, `never`, or `until STEP`.
+    """
+
+    name: str
+    namespace: str
+    chart: str | None = None
+    version: str | None = None
+    manifest: str | None = None
+    sha256: str | None = None
+    needs: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    images: dict[str, str] = Field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    site: dict[str, str] = Field(default_factory=dict)
+    ready: tuple[Ready, ...] = ()
+    timeout_seconds: int = 600
+    rollback: str = "yes"
+    profiles: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Release:
+        if (self.chart is None) == (self.manifest is None):
+            raise ValueError(f"release {self.name} has a chart or a manifest, not both and not neither")
+        if self.manifest is not None and self.sha256 is None:
+            raise ValueError(f"release {self.name} takes a published manifest, which must be pinned by sha256")
+        return self
+
+
+class Generated(Value):
+    """How one key of a Secret comes to be, once per site.
+
+    random: that many bytes, URL-safe base64. value: the text itself. synapse-signing-key: an Ed25519 key in
+    Synapse's own form (`ed25519 a_<id> <unpadded base64 seed>`).
+    """
+
+    generate: Literal["random", "synapse-signing-key"] | None = None
+    bytes: int = 32
+    value: str | None = None
+
+
+class Certificate(Value):
+    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt."""
+
+    common_name: str = Field(alias="commonName")
+    dns: tuple[str, ...] = ()
+    usages: tuple[Literal["server", "client"], ...] = ("server",)
+
+
+class SecretPlan(Value):
+    """A Secret that the installer makes once and never overwrites, in each namespace that needs it.
+
+    Exactly one of: `data` (generated keys), `certificate`, `ca` (only ca.crt, the site's CA certificate).
+    """
+
+    name: str
+    namespaces: tuple[str, ...]
+    type: str = "Opaque"
+    data: dict[str, Generated] = Field(default_factory=dict)
+    certificate: Certificate | None = None
+    ca: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class Namespace(Value):
+    """A namespace that the installer makes, with the PodSecurity level it enforces."""
+
+    name: str
+    pod_security: Literal["privileged", "baseline", "restricted"] = Field(alias="podSecurity")
+
+
+class Stack(Value):
+    """The whole of `stack.yaml`."""
+
+    api_version: Literal["mxbundle.io/v1alpha1"] = Field(alias="apiVersion")
+    kind: Literal["Stack"]
+    name: str
+    kubernetes: str
+    profiles: tuple[str, ...]
+    images: dict[str, str]
+    namespaces: tuple[Namespace, ...]
+    secrets: tuple[SecretPlan, ...] = ()
+    releases: tuple[Release, ...]
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Stack:
+        names = [release.name for release in self.releases]
+        if len(set(names)) != len(names):
+            raise ValueError("two releases have the same name")
+        for text in self.images.values():
+            if Reference.parse(text).tag in (None, "latest"):
+                raise ValueError(f"image {text} has no tag, or `latest`")
+        for release in self.releases:
+            for other in release.needs:
+                if other not in names:
+                    raise ValueError(f"release {release.name} needs {other}, which does not exist")
+            wanted = [*release.images, *(override.image for override in release.overrides)]
+            for key in wanted:
+                if key not in self.images:
+                    raise ValueError(f"release {release.name} names image {key}, which is not in the image table")
+        try:
+            TopologicalSorter({release.name: set(release.needs) for release in self.releases}).prepare()
+        except CycleError as cycle:
+            raise ValueError(f"releases need each other in a circle: {' -> '.join(cycle.args[1])}") from None
+        return self
+
+    def release(self, name: str) -> Release:
+        """The release called `name`. Raises KeyError."""
+        for entry in self.releases:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)
+
+    def of_profile(self, profile: str) -> tuple[Release, ...]:
+        """The releases that `profile` deploys (an entry without profiles is in all)."""
+        return tuple(r for r in self.releases if not r.profiles or profile in r.profiles)
+
+    def levels(self, profile: str) -> tuple[tuple[Release, ...], ...]:
+        """The releases of `profile` in dependency levels: inside one, none needs another; names sorted."""
+        releases = {release.name: release for release in self.of_profile(profile)}
+        sorter = TopologicalSorter(
+            {name: {need for need in release.needs if need in releases} for name, release in releases.items()}
+        )
+        sorter.prepare()
+        levels = []
+        while sorter.is_active():
+            ready = tuple(sorted(sorter.get_ready()))
+            levels.append(tuple(releases[name] for name in ready))
+            sorter.done(*ready)
+        return tuple(levels)
+
+
+def read_stack(path: Path) -> Stack:
+    """Read and check a `stack.yaml`. Raises StackInvalid with the place of the first fault."""
+    try:
+        return Stack.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as fault:
+        raise StackInvalid(path=path, detail=str(fault)) from fault
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StackInvalid(path=path, detail=f"{place}: {first['msg']}") from fault
