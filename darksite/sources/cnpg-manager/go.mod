@@ -1,6 +1,6 @@
 module darksite/cnpg-manager
 
-go 1.26.0
+go 1.26.4
 
 tool github.com/cloudnative-pg/cloudnative-pg/cmd/manager
 
