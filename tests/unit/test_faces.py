@@ -100,7 +100,7 @@ def test_lines_from_parallel_threads_are_never_mixed() -> None:
 
 def test_a_terminal_that_breaks_off_midway_is_left_usable() -> None:
     stream = io.StringIO()
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     def interrupted() -> None:
         with face("rich", stream) as sink:
@@ -110,7 +110,9 @@ def test_a_terminal_that_breaks_off_midway_is_left_usable() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert shown("plain", [Note("info", "after the end")]) == "after the end\n"
-    assert threading.active_count() == before
+    for refresher in set(threading.enumerate()) - before:
+        refresher.join(timeout=5)
+        assert not refresher.is_alive()
 
 
 @pytest.mark.parametrize(
