@@ -205,6 +205,30 @@ class OlderGeneration(TrustError):
     hint = "An old bundle cannot replace a newer one. To go back, use `mxinstall rollback`."
 
 
+class GenerationReused(TrustError):
+    """{path} is generation {offered}, but another manifest was admitted as generation {offered}: {admitted}."""
+
+    id = "trust-generation-reused"
+    exit_code = 26
+    hint = "Two bundles must not share a generation. Build this one again with a higher --generation."
+
+
+class FingerprintDiffers(TrustError):
+    """The key in {path} has fingerprint {seen}, but you were given {expected}."""
+
+    id = "trust-fingerprint-differs"
+    exit_code = 27
+    hint = "This is not the key that you were told about. Nothing was trusted."
+
+
+class KeyUnreadable(TrustError):
+    """{path} is not a public key or a list of trusted keys: {detail}."""
+
+    id = "trust-key-unreadable"
+    exit_code = 28
+    hint = "A public key is one line like `ssh-ed25519 AAAA… builder`; a store is an OpenSSH allowed_signers file."
+
+
 # --- 30-39 lock and stack -------------------------------------------------------------------------------------
 
 
@@ -364,6 +388,59 @@ class ToolMissing(SiteError):
     id = "tool-missing"
     exit_code = 57
     hint = "Install it, or use the one that the bundle carries."
+
+
+class ClusterRefused(SiteError):
+    """The API server refused {action}: {status} {detail}."""
+
+    id = "cluster-refused"
+    exit_code = 58
+    hint = "Check the permissions of this kubeconfig; run the same command again to go on."
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the refusal."""
+        return int(self.fields["status"])
+
+
+class StorageClassMissing(SiteError):
+    """The cluster has no StorageClass {wanted}; it has: {known}."""
+
+    id = "storage-class-missing"
+    exit_code = 63
+    hint = "Install a storage provisioner, or name an existing class in site.yaml: spec.storage. Nothing was changed."
+
+
+class PreflightNotChecked(SiteError):
+    """No preflight check failed, but {count} could not be made: {checks}."""
+
+    id = "preflight-not-checked"
+    exit_code = 64
+    hint = "`mxinstall preflight --active` makes the active ones; each of the others says what it needs."
+
+
+class RegistryServiceFailed(SiteError):
+    """The carried registry does not run at {address}: {detail}."""
+
+    id = "registry-service-failed"
+    exit_code = 65
+    hint = "Its log is {log}."
+
+
+class DiskTooSmall(SiteError):
+    """{path} has {free_bytes} bytes free, but {needed_bytes} are needed."""
+
+    id = "disk-too-small"
+    exit_code = 66
+    hint = "Free some space or set MXINSTALL_STATE to a directory on a larger disk. Nothing was changed."
+
+
+class CheckUnknown(SiteError):
+    """There is no preflight check {check}."""
+
+    id = "preflight-check-unknown"
+    exit_code = 67
+    hint = "`mxinstall preflight --list` shows all of them."
 
 
 # --- 70-89 deploy ---------------------------------------------------------------------------------------------
