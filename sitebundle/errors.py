@@ -151,6 +151,46 @@ class NotABundle(BundleError):
     hint = "A bundle is made by `mxbundle build` and is called site.tar.zst unless renamed."
 
 
+class AnotherBuilder(BundleError):
+    """Another process ({holder}) is writing {path}."""
+
+    id = "bundle-being-written"
+    exit_code = 15
+    hint = "Wait for it, or give --output another name."
+
+
+class SignatureAreaFull(BundleError):
+    """The signature area of {path} holds {count} signatures and has no room for another."""
+
+    id = "bundle-signatures-full"
+    exit_code = 16
+    hint = "Build the bundle again and sign it only with the keys that count."
+
+
+class BundleUnwritable(BundleError):
+    """{path} cannot be written: {detail}."""
+
+    id = "bundle-unwritable"
+    exit_code = 17
+    hint = "Check room and permissions of the folder; what has arrived is kept for the next run."
+
+
+class MemberMissing(BundleError):
+    """{path} has no member {name}."""
+
+    id = "bundle-member-missing"
+    exit_code = 18
+    hint = "The bundle was built by another version or for another purpose; build it again."
+
+
+class KeyUnusable(BundleError):
+    """{path} cannot be used as a signing key: {detail}."""
+
+    id = "key-unusable"
+    exit_code = 19
+    hint = "Make one with `mxbundle keygen`, or give the .pub file of a key that an ssh-agent or a token holds."
+
+
 # --- 20-29 trust ----------------------------------------------------------------------------------------------
 
 
@@ -203,6 +243,14 @@ class OlderGeneration(TrustError):
     id = "trust-older-generation"
     exit_code = 25
     hint = "An old bundle cannot replace a newer one. To go back, use `mxinstall rollback`."
+
+
+class TrustStoreInvalid(TrustError):
+    """{path}, line {line}: {detail}."""
+
+    id = "trust-store-invalid"
+    exit_code = 29
+    hint = "The form is that of ALLOWED SIGNERS in ssh-keygen(1); certificates are not used here."
 
 
 class GenerationReused(TrustError):
