@@ -1,0 +1,294 @@
+"""Start, look at and stop the carried registry: a systemd unit where there is systemd, else our own supervisor.
+
+Starting what runs already with the same settings changes nothing. Nothing here is tied to the installer's life.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import urllib3
+
+from mxinstall.registry import configuration
+from mxinstall.registry.listeners import listener_at
+from mxinstall.site import Site, state_directory
+from mxinstall.supervision import supervisor
+from mxinstall.supervision.processes import Process, process
+from sitebundle.digest import Digest
+from sitebundle.errors import PortTaken, RegistryServiceFailed
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+_UNITS = Path("/etc/systemd/system")
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """What is to run: `binary` serves `address` (host:port) from `directory`/store."""
+
+    site: str
+    directory: Path
+    binary: Path
+    address: str
+
+    @property
+    def store(self) -> Path:
+        """Where the registry keeps blobs."""
+        return self.directory / "store"
+
+    @property
+    def log(self) -> Path:
+        """What registry and supervisor said."""
+        return self.directory / supervisor.LOG
+
+    @property
+    def config(self) -> Path:
+        """The registry's configuration file."""
+        return self.directory / "config.yml"
+
+    @property
+    def host(self) -> str:
+        """The address without its port."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.address.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """What runs. `start_id` names this run of the registry: it changes at every restart; None when it does not run.
+
+    `answers`: it was asked just now and answered as a registry does.
+    """
+
+    kind: Literal["systemd", "supervised"]
+    address: str
+    running: bool
+    answers: bool
+    pid: int | None = None
+    start_id: str | None = None
+    restarts: int = 0
+    log: str = ""
+
+
+def plan_for(site: Site) -> ServicePlan:
+    """The service of `site` on this host; makes the state directory."""
+    state = state_directory(site.name)
+    directory = state / "registry"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return ServicePlan(site.name, directory, state / "bin" / "registry", site.spec.registry.push)
+
+
+def ensure(plan: ServicePlan) -> ServiceStatus:
+    """Make the registry run as planned; unchanged when it does. Raises PortTaken and RegistryServiceFailed."""
+    text = configuration.render(plan.address, plan.store, _secret(plan))
+    wanted = {
+        "command": [str(plan.binary), "serve", str(plan.config)],
+        "environment": configuration.ENVIRONMENT,
+        "config": Digest.of(text.encode()),
+        "binary": Digest.of(plan.binary.read_bytes()),
+    }
+    seen = status(plan)
+    if seen.running and _remembered(plan) == wanted:
+        return seen if seen.answers else _await(plan)
+    if seen.running:
+        stop(plan)
+    _check_address(plan)
+    plan.store.mkdir(mode=0o700, exist_ok=True)
+    _write(plan.config, text)
+    _write(plan.directory / supervisor.COMMAND, json.dumps(wanted))
+    if has_systemd():
+        _write(_unit_path(plan), configuration.unit(plan.site, plan.binary, plan.config), 0o644)
+        _systemctl(plan, "daemon-reload")
+        _systemctl(plan, "enable", "--now", _unit_path(plan).name)
+    else:
+        subprocess.run(
+            [sys.executable, "-m", "mxinstall.supervision.supervisor", str(plan.directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            start_new_session=True,
+        )
+    return _await(plan)
+
+
+def status(plan: ServicePlan) -> ServiceStatus:
+    """Look at the service, and ask the registry itself."""
+    if has_systemd() and _unit_path(plan).exists():
+        return _systemd_status(plan)
+    record = _record(plan)
+    owner = _process(record.get("supervisor"))
+    child = _process(record.get("registry"))
+    running = owner is not None
+    return ServiceStatus(
+        kind="supervised",
+        address=plan.address,
+        running=running,
+        answers=child is not None and _answers(plan.address),
+        pid=child.pid if child else None,
+        start_id=child.identity if child else None,
+        restarts=int(record.get("restarts", 0)) if running else 0,
+        log=str(plan.log),
+    )
+
+
+def stop(plan: ServicePlan) -> bool:
+    """Stop the service and wait for its end; False when it did not run. Blobs stay. Raises RegistryServiceFailed."""
+    if has_systemd() and _unit_path(plan).exists():
+        running = _systemd_status(plan).running
+        _systemctl(plan, "disable", "--now", _unit_path(plan).name)
+        _unit_path(plan).unlink(missing_ok=True)
+        _systemctl(plan, "daemon-reload")
+        return running
+    owner = _process(_record(plan).get("supervisor"))
+    if owner is None:
+        return False
+    for signal_number in (15, 9):
+        os.kill(owner.pid, signal_number)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while owner.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not owner.alive():
+            return True
+    raise RegistryServiceFailed(address=plan.address, detail=f"pid {owner.pid} does not end", log=plan.log)
+
+
+def has_systemd() -> bool:
+    """Whether systemd runs this host (sd_booted(3)) and a unit would live in our network namespace."""
+    if not Path("/run/systemd/system").is_dir():
+        return False
+    try:
+        return Path("/proc/self/ns/net").readlink() == Path("/proc/1/ns/net").readlink()
+    except OSError:
+        return False
+
+
+def _check_address(plan: ServicePlan) -> None:
+    found = listener_at(plan.host, plan.port)
+    if found is not None:
+        raise PortTaken(address=plan.address, detail=str(found))
+    family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((plan.host, plan.port))
+        except OSError as fault:
+            detail = f"this host cannot listen there: {fault.strerror or fault}"
+            raise RegistryServiceFailed(address=plan.address, detail=detail, log=plan.log) from fault
+
+
+def _await(plan: ServicePlan) -> ServiceStatus:
+    """Wait until our own registry answers: somebody else's answer on the port is none."""
+    deadline = time.monotonic() + _START_SECONDS
+    seen = status(plan)
+    while not (seen.running and seen.answers):
+        if time.monotonic() > deadline or seen.restarts > 5:
+            found = listener_at(plan.host, plan.port)
+            if found is not None and found.pid != seen.pid:
+                raise PortTaken(address=plan.address, detail=str(found))
+            detail = _last_words(plan) or "it did not answer"
+            raise RegistryServiceFailed(address=plan.address, detail=detail, log=plan.log)
+        time.sleep(0.1)
+        seen = status(plan)
+    return seen
+
+
+def _answers(address: str) -> bool:
+    try:
+        answer = urllib3.request("GET", f"http://{address}/v2/", timeout=3.0, retries=False)
+    except (urllib3.exceptions.HTTPError, OSError):
+        return False
+    return answer.status == 200 and answer.headers.get("Docker-Distribution-Api-Version") == "registry/2.0"
+
+
+def _last_words(plan: ServicePlan) -> str:
+    try:
+        lines = plan.log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""
+
+
+def _secret(plan: ServicePlan) -> str:
+    path = plan.directory / "secret"
+    if not path.exists():
+        _write(path, secrets.token_hex(32))
+    return path.read_text()
+
+
+def _write(path: Path, text: str, mode: int = 0o600) -> None:
+    growing = path.with_name(f".{path.name}.part")
+    growing.unlink(missing_ok=True)
+    descriptor = os.open(growing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    growing.replace(path)
+
+
+def _remembered(plan: ServicePlan) -> dict[str, Any] | None:
+    try:
+        remembered: dict[str, Any] = json.loads((plan.directory / supervisor.COMMAND).read_text())
+    except (OSError, ValueError):
+        return None
+    return remembered
+
+
+def _record(plan: ServicePlan) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((plan.directory / supervisor.RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def _process(entry: dict[str, Any] | None) -> Process | None:
+    """The recorded process, if it still runs."""
+    if not entry:
+        return None
+    known = Process(int(entry["pid"]), int(entry["start_ticks"]), str(entry["boot"]))
+    return known if known.alive() else None
+
+
+# --- systemd --------------------------------------------------------------------------------------------------
+
+
+def _unit_path(plan: ServicePlan) -> Path:
+    return _UNITS / f"mxinstall-registry-{plan.site}.service"
+
+
+def _systemctl(plan: ServicePlan, *arguments: str) -> str:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        detail = f"systemctl {' '.join(arguments)}: {done.stderr.strip()}"
+        raise RegistryServiceFailed(address=plan.address, detail=detail, log=f"journalctl -u {_unit_path(plan).name}")
+    return done.stdout
+
+
+def _systemd_status(plan: ServicePlan) -> ServiceStatus:
+    shown = _systemctl(plan, "show", "-p", "MainPID,NRestarts,ActiveState", _unit_path(plan).name)
+    facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    child = process(int(facts.get("MainPID") or 0)) if facts.get("MainPID", "0") != "0" else None
+    return ServiceStatus(
+        kind="systemd",
+        address=plan.address,
+        running=facts.get("ActiveState") in ("active", "activating"),
+        answers=child is not None and _answers(plan.address),
+        pid=child.pid if child else None,
+        start_id=child.identity if child else None,
+        restarts=int(facts.get("NRestarts") or 0),
+        log=f"journalctl -u {_unit_path(plan).name}",
+    )
