@@ -1,0 +1,159 @@
+"""The site's secrets: made once by the system's generator, never overwritten, the same in every namespace.
+
+Plain objects, owned by no release. Not here: what uses them (charts name them), how certificates are made (authority).
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets as system
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.authority import KeyPair, expiry, issue, new_authority
+from mxinstall.deploy.names import NAMESPACE, labels
+from sitebundle.errors import ClusterRefused
+from sitebundle.stack import Generated, SecretPlan
+
+AUTHORITY = "site-authority"
+"""The Secret in `mx-system` that holds the CA's key; it is in no other namespace."""
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """When a certificate of the site ends."""
+
+    secret: str
+    namespace: str
+    ends: datetime
+
+
+def missing(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[str]:
+    """Which Secrets (`namespace/name`) do not exist, or lack a key that the stack wants. Reads only."""
+    found = []
+    for plan in plans:
+        for namespace in plan.namespaces:
+            secret = cluster.get("v1", "Secret", plan.name, namespace)
+            if secret is None or set(_keys(plan)) - set(secret.get("data") or {}):
+                found.append(f"{namespace}/{plan.name}")
+    return found
+
+
+def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> list[str]:
+    """Make what is missing, in every namespace that needs it; what exists stays. Returns `namespace/name` of the new.
+
+    The namespaces exist already. Two namespaces of one plan get the same values, also when a run was ended between.
+    """
+    authority = _authority(cluster, site)
+    made = []
+    for plan in plans:
+        existing = {ns: cluster.get("v1", "Secret", plan.name, ns) for ns in plan.namespaces}
+        values: dict[str, str] = {}
+        for secret in existing.values():
+            values = {**((secret or {}).get("data") or {}), **values}
+        if set(_keys(plan)) - set(values):
+            fresh = _fresh(plan, authority)
+            # A certificate and its key belong together: never one old and one new.
+            values = fresh if plan.certificate else {**fresh, **values}
+        for namespace, secret in existing.items():
+            if secret is None:
+                cluster_made = _create(cluster, plan, namespace, values)
+                made += [f"{namespace}/{plan.name}"] if cluster_made else []
+            elif lacking := {key: values[key] for key in _keys(plan) if key not in (secret.get("data") or {})}:
+                cluster.patch("v1", "Secret", plan.name, {"data": lacking}, namespace)
+                made.append(f"{namespace}/{plan.name}")
+    return made
+
+
+def expiries(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[Expiry]:
+    """Every certificate of the site's secrets, soonest first, the CA's own included."""
+    found = []
+    places = [(plan.name, ns, "tls.crt") for plan in plans if plan.certificate for ns in plan.namespaces]
+    for name, namespace, key in [(AUTHORITY, NAMESPACE, "ca.crt"), *places]:
+        secret = cluster.get("v1", "Secret", name, namespace)
+        if secret and key in (secret.get("data") or {}):
+            found.append(Expiry(name, namespace, expiry(base64.b64decode(secret["data"][key]).decode())))
+    return sorted(found, key=lambda entry: (entry.ends, entry.namespace, entry.secret))
+
+
+def generated_value(plan: Generated) -> str:
+    """A fresh value of one key."""
+    if plan.generate == "random":
+        return system.token_urlsafe(plan.bytes)
+    if plan.generate == "synapse-signing-key":
+        return synapse_signing_key()
+    return plan.value or ""
+
+
+def synapse_signing_key() -> str:
+    """An Ed25519 key as Synapse reads it: algorithm, version, unpadded base64 of the 32-byte seed.
+
+    Source: matrix-org/python-signedjson, `signedjson/key.py` (read_signing_keys).
+    """
+    seed = Ed25519PrivateKey.generate().private_bytes_raw()
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    version = "a_" + "".join(system.choice(letters) for _ in range(4))
+    return f"ed25519 {version} {base64.b64encode(seed).decode().rstrip('=')}\n"
+
+
+def _keys(plan: SecretPlan) -> tuple[str, ...]:
+    if plan.certificate:
+        return ("tls.crt", "tls.key", "ca.crt")
+    return ("ca.crt",) if plan.ca else tuple(plan.data)
+
+
+def _fresh(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+    if plan.certificate:
+        wanted = plan.certificate
+        pair = issue(authority, wanted.common_name, wanted.dns, wanted.usages)
+        texts = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
+    elif plan.ca:
+        texts = {"ca.crt": authority.certificate}
+    else:
+        texts = {key: generated_value(value) for key, value in plan.data.items()}
+    return {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+
+
+def _create(cluster: Cluster, plan: SecretPlan, namespace: str, values: dict[str, str]) -> bool:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": plan.name, "namespace": namespace, "labels": {**labels("secret"), **plan.labels}},
+        "type": plan.type,
+        "data": {key: values[key] for key in _keys(plan)},
+    }
+    return _kept(cluster, secret)
+
+
+def _kept(cluster: Cluster, secret: Object) -> bool:
+    """Create; on a conflict keep what is there."""
+    try:
+        cluster.create(secret)
+    except ClusterRefused as refusal:
+        if refusal.status != 409:
+            raise
+        return False
+    return True
+
+
+def _authority(cluster: Cluster, site: str) -> KeyPair:
+    known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
+    if known is None:
+        pair = new_authority(site)
+        texts = {"ca.crt": pair.certificate, "ca.key": pair.key}
+        secret: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": AUTHORITY, "namespace": NAMESPACE, "labels": labels("authority")},
+            "type": "mxbundle.io/authority",
+            "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
+        }
+        _kept(cluster, secret)
+        known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE) or secret
+    data = known["data"]
+    return KeyPair(base64.b64decode(data["ca.crt"]).decode(), base64.b64decode(data["ca.key"]).decode())
