@@ -23,9 +23,6 @@ _HERE = Path(__file__).parent
 _MECHANICS = (_HERE / "rootfs.py", _HERE / "stand_in.py", _HERE.parent / "ociimage.py")
 """Code that decides what is in an image: a change builds it anew."""
 
-# Accounts that upstream creates before anything is installed: uid and gid come from the contract.
-_ACCOUNTS = {"haproxy": "haproxy", "postgresql": "", "synapse": "", "valkey": "valkey"}
-
 
 @dataclass(frozen=True)
 class Built:
@@ -106,11 +103,12 @@ def _debian_layers(contract: contracts.Contract, scratch: Path) -> Sequence[ocii
     rootfs.fill(
         base / "rootfs",
         upper,
-        _account(contract) + _INSTALL + (recipe / "recipe.sh").read_text(),
+        _INSTALL + (recipe / "recipe.sh").read_text(),
         {
             "CARRIED": rootfs.CARRIED,
             "PACKAGES": " ".join(contract.stand_in.packages),
             "WHEELS": " ".join(contract.stand_in.wheels),
+            "VERSION": contract.stand_in.version,
             "RUN_UID": str(process.uid),
             "RUN_GID": str(process.gid),
         },
@@ -124,15 +122,8 @@ def _debian_layers(contract: contracts.Contract, scratch: Path) -> Sequence[ocii
 
 _INSTALL = """\
 apt-get -qq update
-apt-get -qq install --yes $PACKAGES > /dev/null
+apt-get -qq install --yes $PACKAGES
 """
-
-
-def _account(contract: contracts.Contract) -> str:
-    account = _ACCOUNTS[contract.name]
-    if not account:
-        return ""
-    return f"groupadd -r -g $RUN_GID {account}\nuseradd -r -u $RUN_UID -g {account} -M -s /usr/sbin/nologin {account}\n"
 
 
 def _pip(scratch: Path) -> Path:
@@ -176,7 +167,9 @@ def _write_layout(contract: contracts.Contract, layers: Sequence[ociimage.LayerI
     _write_index(contract, layers, contract.reference, scratch, out)
     for later in contract.stand_in.also:
         marker = ociimage.layer_from_files(
-            {later.marker: f"{later.reference}\n".encode()}, scratch / "marker.tar.gz", mode=0o644
+            {later.marker: f"{later.reference}\n".encode()},
+            scratch / f"marker-{later.reference.rpartition(':')[2]}.tar.gz",
+            mode=0o644,
         )
         _write_index(contract, [*layers, marker], later.reference, scratch, out)
 
@@ -185,10 +178,12 @@ def _write_index(
     contract: contracts.Contract, layers: Sequence[ociimage.LayerInfo], reference: str, scratch: Path, out: Path
 ) -> None:
     """An index of two platforms, as every upstream of ours has; the second one is real but nothing runs there."""
+    # A packed layer is linked into the layout: its file must never be written again.
+    other_layer = scratch / f"other-{reference.rpartition(':')[2]}.tar.gz"
     config = contract.config.document()
     real = ociimage.build_image(layers, config, out, "", index=False)
     note = ociimage.layer_from_files(
-        {"etc/stand-in": f"{reference} for {OTHER_PLATFORM}\n".encode()}, scratch / "other.tar.gz", mode=0o644
+        {"etc/stand-in": f"{reference} for {OTHER_PLATFORM}\n".encode()}, other_layer, mode=0o644
     )
     other = ociimage.build_image([note], config, out, "", platform=OTHER_PLATFORM, index=False)
     manifests = [real, other]

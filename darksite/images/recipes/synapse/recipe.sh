@@ -8,6 +8,7 @@ rmdir /usr/local/lib/python3.13/dist-packages
 mkdir /usr/local/lib/python3.13/site-packages
 ln -s site-packages /usr/local/lib/python3.13/dist-packages
 
+export PYTHONDONTWRITEBYTECODE=1
 /usr/local/bin/python "$CARRIED/pip.whl/pip" install --quiet --no-cache-dir --no-compile \
     --break-system-packages --root-user-action=ignore $WHEELS
 
