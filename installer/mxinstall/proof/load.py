@@ -102,8 +102,11 @@ def send_load(
     """Send `count` messages, message k at k / `per_second` seconds, each tried again with its own transaction id for
     at most `patience_seconds`; call `fault` once, when `fault_after` messages have been started.
 
-    Bounded: it ends at the latest `patience_seconds` and one request after the last message was started.
+    Bounded: it ends at the latest `patience_seconds` and one request after the last message was started. Raises
+    ValueError when the fault would never come.
     """
+    if not 0 <= fault_after < count:
+        raise ValueError(f"the fault after {fault_after} of {count} messages would never come")
     began = time.monotonic()
 
     def elapsed() -> float:
