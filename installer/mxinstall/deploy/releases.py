@@ -1,0 +1,225 @@
+"""Puts releases on the cluster in levels, each one idempotent: chart by helm, published manifests by server-side apply.
+
+Not here: what is rendered (the plan), what ready means (`ready`), who may act (`fencing`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.crds import KIND as CRD
+from mxinstall.deploy.drift import is_hook
+from mxinstall.deploy.inventory import Deployed, ReleaseRecord, deployed, forget_record, write_record
+from mxinstall.deploy.journal import Journal
+from mxinstall.deploy.ready import Expected, wait_ready
+from mxinstall.helm_release import HelmReleases, recover, still_ours
+from sitebundle.errors import ClusterRefused, ReleaseFailed
+from sitebundle.events import Note, Sink, Step
+from sitebundle.stack import Namespace, Release
+
+Change = Literal["new", "changed", "drifted", "unchanged"]
+STAGE = "deploy"
+UNFINISHED = "unfinished"
+"""The rendered hash of a release whose apply was begun and not ended: it never equals a real one."""
+
+_NAMESPACE_MANAGER = "mxinstall-namespaces"
+"""A manager of its own, since a published manifest may hold the same Namespace with other labels."""
+
+_NEVER_PRUNED = (CRD, "Namespace", "PersistentVolumeClaim")
+_FIRST = (
+    *("Namespace", "PriorityClass", "StorageClass", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role"),
+    *("RoleBinding", "Secret", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service"),
+)
+_LAST = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService")
+
+
+@dataclass(frozen=True)
+class PlannedRelease:
+    """One release as it is to be: its objects, the hash over them, and how that differs from what is there.
+
+    `chart` is the packed chart for helm, None for a published manifest. `references`: every image that it names.
+    """
+
+    release: Release
+    change: Change
+    objects: tuple[Object, ...]
+    rendered_hash: str
+    values: Mapping[str, Any]
+    chart: Path | None
+    references: tuple[str, ...]
+    drift: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The release's name."""
+        return self.release.name
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a deployment works with. `helm` acts with the same token as `cluster`."""
+
+    cluster: Cluster
+    helm: HelmReleases
+    journal: Journal
+    generation: int
+    inventory: Mapping[str, ReleaseRecord]
+    sink: Sink
+
+
+def ensure_namespaces(cluster: Cluster, namespaces: Sequence[Namespace]) -> None:
+    """The stack's namespaces with the PodSecurity level that each enforces."""
+    for namespace in namespaces:
+        cluster.apply(namespace_object(namespace), manager=_NAMESPACE_MANAGER)
+
+
+def namespace_object(namespace: Namespace) -> Object:
+    """A namespace as the stack wants it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": namespace.name,
+            "labels": {"mxbundle.io/stack": "true", "pod-security.kubernetes.io/enforce": namespace.pod_security},
+        },
+    }
+
+
+def deploy_levels(deployment: Deployment, levels: Sequence[Sequence[PlannedRelease]]) -> list[str]:
+    """Deploy level after level, the releases of a level at once; returns the names of those that were changed.
+
+    A failed release lets the others of its level end and stops the rest. Raises ReleaseFailed, ReleaseNotReady,
+    FencedOff, JournalUnwritable.
+    """
+    rendered = {planned.name: planned.objects for level in levels for planned in level}
+    changed = []
+    for level in levels:
+        with ThreadPoolExecutor(max_workers=max(1, len(level)), thread_name_prefix="release") as pool:
+            running = [pool.submit(_deploy, deployment, planned, rendered) for planned in level]
+        # The pool has waited for all of them; the first failure in order of name is told.
+        changed += [planned.name for planned, future in zip(level, running, strict=True) if future.result()]
+    return changed
+
+
+def remove_release(
+    cluster: Cluster, helm: HelmReleases, record: ReleaseRecord, timeout_seconds: int, keep: Sequence[str] = ()
+) -> None:
+    """Take a release off the cluster and out of the inventory. CRDs, claims and namespaces stay, and kinds in `keep`.
+
+    Raises ReleaseFailed.
+    """
+    if record.is_chart:
+        recover(cluster, record.release, record.namespace)
+        _fenced(cluster, lambda: helm.uninstall(record.release, record.namespace, timeout_seconds))
+    for entry in reversed(record.objects):
+        if entry.kind not in (*_NEVER_PRUNED, *keep):
+            cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
+    forget_record(cluster, record.release)
+
+
+def in_order(objects: Sequence[Object]) -> list[Object]:
+    """Objects in the order in which they can be applied: what others refer to first, webhooks last."""
+
+    def place(obj: Object) -> tuple[int, int]:
+        kind = obj["kind"]
+        if kind in _FIRST:
+            return (0, _FIRST.index(kind))
+        return (2, _LAST.index(kind)) if kind in _LAST else (1, 0)
+
+    return sorted(objects, key=place)
+
+
+def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[str, Sequence[Object]]) -> bool:
+    began = time.monotonic()
+    expected = Expected(planned.release, planned.objects, rendered)
+    if planned.change == "unchanged":
+        wait_ready(deployment.cluster, expected, deployment.sink, fresh=False)
+        deployment.sink(Step(STAGE, planned.name, "unchanged", "", time.monotonic() - began))
+        return False
+    with deployment.journal.step(f"release/{planned.name}") as entry:
+        known = deployment.inventory.get(planned.name)
+        write_record(deployment.cluster, _begun(deployment, planned, known))
+        uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
+        write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
+        wait_ready(deployment.cluster, expected, deployment.sink, fresh=True)
+        entry.outcome = planned.change
+    deployment.sink(Step(STAGE, planned.name, "ok", planned.change, time.monotonic() - began))
+    return True
+
+
+def _by_helm(deployment: Deployment, planned: PlannedRelease) -> tuple[Deployed, ...]:
+    release, cluster = planned.release, deployment.cluster
+    assert planned.chart is not None
+    chart = planned.chart
+    for revision in recover(cluster, release.name, release.namespace):
+        text = f"{release.name}: an earlier run was ended in revision {revision.number} ({revision.status}); going on"
+        deployment.sink(Note("info", text))
+    _fenced(
+        cluster,
+        lambda: deployment.helm.upgrade(
+            release.name, release.namespace, chart, planned.values, release.timeout_seconds
+        ),
+    )
+    return tuple(_with_uid(cluster, obj) for obj in planned.objects if not is_hook(obj))
+
+
+def _by_apply(deployment: Deployment, planned: PlannedRelease, known: ReleaseRecord | None) -> tuple[Deployed, ...]:
+    cluster = deployment.cluster
+    applied = []
+    for obj in in_order(planned.objects):
+        try:
+            live = cluster.apply(obj)
+        except ClusterRefused as refusal:
+            detail = f"{deployed(obj)}: {refusal.fields['detail']}"
+            raise ReleaseFailed(release=planned.name, detail=detail) from refusal
+        applied.append(deployed(obj, live["metadata"]["uid"]))
+    wanted = {entry.identity for entry in applied}
+    for entry in known.objects if known else ():
+        if entry.identity not in wanted and entry.kind not in _NEVER_PRUNED:
+            cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
+    return tuple(applied)
+
+
+def _begun(deployment: Deployment, planned: PlannedRelease, known: ReleaseRecord | None) -> ReleaseRecord:
+    """What is on record while the apply runs: before and after together, so that pruning never loses anything."""
+    coming = tuple(deployed(obj) for obj in planned.objects if not is_hook(obj))
+    named = {entry.identity for entry in coming}
+    before = tuple(entry for entry in (known.objects if known else ()) if entry.identity not in named)
+    record = _record(deployment, planned, UNFINISHED, (*coming, *before))
+    references = {*record.references, *(known.references if known else ())}
+    return replace(record, references=tuple(sorted(references)))
+
+
+def _record(
+    deployment: Deployment, planned: PlannedRelease, rendered_hash: str, objects: tuple[Deployed, ...]
+) -> ReleaseRecord:
+    return ReleaseRecord(
+        release=planned.name,
+        namespace=planned.release.namespace,
+        source="chart" if planned.chart else "manifest",
+        generation=deployment.generation,
+        rendered_hash=rendered_hash,
+        objects=objects,
+        references=planned.references,
+    )
+
+
+def _with_uid(cluster: Cluster, obj: Object) -> Deployed:
+    metadata = obj["metadata"]
+    live = cluster.get(obj["apiVersion"], obj["kind"], metadata["name"], metadata.get("namespace"))
+    return deployed(obj, live["metadata"]["uid"] if live else "")
+
+
+def _fenced(cluster: Cluster, act: Any) -> None:
+    """Helm does not tell a 401 from other failures: ask the API server who we are before its word is passed on."""
+    try:
+        act()
+    except ReleaseFailed:
+        still_ours(cluster)
+        raise
