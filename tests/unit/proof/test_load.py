@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
 from mxinstall.proof.load import Load, Sent, judge, keep_syncing, send_load
 from mxinstall.proof.matrix import Account, Homeserver, MatrixRefused, MatrixUnreachable, Message, Session
 
@@ -52,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         self.server.requests += 1
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
         if self.server.down:
@@ -64,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self._answer(200, {"event_id": event_id})
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.server.requests += 1
         with self.server.guard:
             events = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from mxinstall.proof import STEPS, ProofContext, conversation
 from mxinstall.proof.admin import Admin
 from mxinstall.proof.matrix import Account
 from mxinstall.proof.metrics import counter
 from mxinstall.proof.steps import Disproved, ProofReport, ProofStep, Scene, perform, step
+
 from sitebundle.errors import ClusterUnreachable, ProofFailed
 from sitebundle.event_order import in_order
 from sitebundle.events import Event, Step
