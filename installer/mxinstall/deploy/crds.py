@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import yaml
 
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.drift import differs
-from sitebundle.archive import BundleReader
 from sitebundle.errors import ReleaseNotReady
+
+if TYPE_CHECKING:
+    from sitebundle.archive import BundleReader
 
 KIND = "CustomResourceDefinition"
 _API = "apiextensions.k8s.io/v1"
