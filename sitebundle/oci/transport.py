@@ -32,6 +32,7 @@ READ_SECONDS = 60.0
 """Between two bytes, not for the whole answer."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
+WORTH_DRAINING_BYTES = 64 << 10
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 USER_AGENT = "mxbundle"
 
@@ -75,12 +76,14 @@ class Response:
             raise passing from fault
 
     def close(self) -> None:
-        """Give the connection back when the body was read to its end, else drop it; give the permit back."""
+        """Give the connection back when little of the body is left, else drop it; give the permit back."""
         if not self._open:
             return
         self._open = False
         try:
-            if self._raw.length_remaining == 0:
+            left = self._raw.length_remaining
+            if left is not None and left <= WORTH_DRAINING_BYTES:
+                self._raw.drain_conn()  # Even of nothing: until then http.client holds the connection busy.
                 self._raw.release_conn()
             else:
                 self._raw.close()
@@ -244,12 +247,12 @@ def _passing(fault: Exception) -> _Passing | None:
         return None
     if isinstance(fault, exceptions.NameResolutionError):
         return _Passing("its name cannot be resolved")
+    if isinstance(fault, exceptions.NewConnectionError):  # A ConnectTimeoutError to urllib3: first.
+        return _Passing(f"no connection: {_reason(fault)}")
     if isinstance(fault, exceptions.ConnectTimeoutError):
         return _Passing(f"no connection within {CONNECT_SECONDS:.0f} s", timeout=True)
     if isinstance(fault, exceptions.ReadTimeoutError | TimeoutError):
         return _Passing(f"nothing came for {READ_SECONDS:.0f} s", timeout=True)
-    if isinstance(fault, exceptions.NewConnectionError):
-        return _Passing(f"no connection: {_reason(fault)}")
     if isinstance(fault, exceptions.ProxyError):
         return _Passing(f"the proxy does not answer: {_reason(fault)}")
     if isinstance(fault, exceptions.ProtocolError | ConnectionError):
