@@ -491,6 +491,14 @@ class CheckUnknown(SiteError):
     hint = "`mxinstall preflight --list` shows all of them."
 
 
+class SeedIncomplete(SiteError):
+    """{registry} does not answer for {count} references although all were pushed: {references}."""
+
+    id = "seed-incomplete"
+    exit_code = 68
+    hint = "The registry loses content or another one answers in its place. Check it, then run `mxinstall seed --deep`."
+
+
 # --- 70-89 deploy ---------------------------------------------------------------------------------------------
 
 
