@@ -145,6 +145,15 @@ def _clients() -> Product:
     return Product("clients", build, (CLIENT_WHEEL,))
 
 
+def _pause() -> Product:
+    source = SOURCES / "pause" / "pause.c"
+
+    def build(out: Path) -> None:
+        _run(["gcc", "-static", "-Os", "-s", "-Wall", "-Werror", "-o", str(out / "pause"), str(source)])
+
+    return Product("pause", build, (source,), "pause")
+
+
 def _one(module: GoModule, program: str) -> Product:
     return Product(module.name, module.compile, module.inputs(), program)
 
@@ -160,6 +169,7 @@ def _products() -> dict[str, Product]:
         "cnpg-manager": _cnpg_manager(),
         "coredns": _one(GoModule("coredns"), "coredns"),
         "local-path-provisioner": _one(GoModule("local-path-provisioner"), "local-path-provisioner"),
+        "pause": _pause(),
         "kubectl": Product(clients.key, clients.build, clients.inputs, "kubectl"),
         "helm": Product(clients.key, clients.build, clients.inputs, "helm"),
         "crane": _one(GoModule("crane"), "crane"),

@@ -1,0 +1,89 @@
+"""The site's network: one switch in a namespace of its own, and a cable from it to each machine.
+
+No interface of it ever exists outside these namespaces, no machine has a default route, and the switch has no
+address: there is no way out to close.
+"""
+
+import subprocess
+from collections.abc import Iterable
+
+from darksite.site import POD_RANGE, SERVICE_RANGE, Machine, Node, Site
+
+
+def namespaces() -> set[str]:
+    """The network namespaces that have a name on this machine."""
+    listed = subprocess.run(["ip", "netns", "list"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+def of_site(site: Site) -> set[str]:
+    """The names of the namespaces that belong to `site` and exist."""
+    return {name for name in namespaces() if name.startswith(f"mxd-{site.name}-")}
+
+
+def create(site: Site) -> None:
+    """Lays the whole network. Nothing of it may exist. Raises `subprocess.CalledProcessError`."""
+    lan = site.lan_namespace
+    _ip([f"netns add {name}" for name in (lan, *(machine.namespace for machine in site.machines))])
+    _ip(["link add lan type bridge", "link set lan up", "link set lo up"], lan)
+    cables = (
+        f"link add eth0 netns {machine.namespace} type veth peer name {machine.name} netns {lan}"
+        for machine in site.machines
+    )
+    _ip(list(cables))
+    _ip(
+        [f"link set {machine.name} {state}" for machine in site.machines for state in ("master lan", "up")],
+        lan,
+    )
+    for machine in site.machines:
+        _connect(site, machine)
+
+
+def remove(site: Site) -> None:
+    """Removes every namespace of the site that there is; cables and the switch go with them."""
+    for name in sorted(of_site(site)):
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def _connect(site: Site, machine: Machine) -> None:
+    commands = ["link set lo up", f"addr add {machine.address}/24 dev eth0", "link set eth0 up"]
+    others = [node for node in site.nodes if node != machine]
+    if machine != site.operator:
+        # The operator's host knows the LAN alone: it reaches services at the nodes' addresses.
+        commands += [f"route add {node.pod_subnet} via {node.address}" for node in others]
+    _ip(commands, machine.namespace)
+    if isinstance(machine, Node):
+        # Without a default route a packet to a service has no route, and is dropped before kube-proxy's rules
+        # could send it elsewhere: netfilter's output hook comes after the route look-up.
+        _ip(
+            [
+                f"route add {SERVICE_RANGE} dev eth0 src {machine.address}",
+                f"route add unreachable {POD_RANGE}",
+            ],
+            machine.namespace,
+        )
+        _set_kernel(
+            machine,
+            {
+                "net/ipv4/ip_forward": "1",
+                "net/ipv4/conf/all/rp_filter": "0",
+                "net/ipv4/conf/default/rp_filter": "0",
+                # Pods of one node reach each other's services through the bridge: its traffic must meet the rules.
+                "net/bridge/bridge-nf-call-iptables": "1",
+            },
+        )
+
+
+def _set_kernel(machine: Machine, settings: dict[str, str]) -> None:
+    # /proc/sys/net shows the settings of the namespace of who looks.
+    script = "; ".join(f"echo {value} > /proc/sys/{name}" for name, value in settings.items())
+    subprocess.run(
+        ["nsenter", f"--net={machine.namespace_path}", "sh", "-ec", script],
+        check=True,
+    )
+
+
+def _ip(commands: Iterable[str], namespace: str = "") -> None:
+    inside = ["-n", namespace] if namespace else []
+    text = "".join(f"{command}\n" for command in commands)
+    subprocess.run(["ip", *inside, "-batch", "-"], input=text, text=True, check=True)
