@@ -1,0 +1,20 @@
+# Two commands matter: `make demo` and `make test`. Root on Debian 12 with python3 and Go is enough; the rest is installed.
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:/usr/local/go/bin:$(PATH)
+.PHONY: demo demo-down test unit integration site lint bench clean
+
+demo: .venv/ready        ; $(PYTHON) -m darksite demo
+demo-down: .venv/ready   ; $(PYTHON) -m darksite demo-down
+test: lint unit integration site
+unit: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=120 tests/unit
+integration: .venv/ready ; $(PYTHON) -m pytest -q tests/integration
+site: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=2400 tests/site
+lint: .venv/ready        ; ruff check . && ruff format --check . && mypy
+bench: .venv/ready       ; $(PYTHON) bench/compare.py
+clean:                   ; rm -rf .venv build
+
+# A fresh Debian has python3 without venv and pip: its own package brings both.
+.venv/ready: pyproject.toml
+	python3 -m venv .venv 2>/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends python3-venv && python3 -m venv .venv; }
+	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@

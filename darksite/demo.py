@@ -1,0 +1,260 @@
+"""The demo: lock and build on the connected side, carry, install in the dark site, prove. Real commands all the way.
+
+It runs `mxbundle` and `mxinstall` as a person would, as programs, and imports nothing of them.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from darksite import binaries, prerequisites, upstream
+from darksite.demo_report import Report, Stage
+from darksite.site import Site
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = Path(sys.executable).parent
+PROFILE = "demo"
+PLATFORM = "linux/amd64"
+
+
+class StageFailed(Exception):
+    """A command of the demo did not end well; the text names it."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the demo keeps what, all of it below `build/`: one folder per side of the gap, and what crosses it."""
+
+    build: Path
+
+    @property
+    def connected(self) -> Path:
+        """The builder's workplace."""
+        return self.build / "demo"
+
+    @property
+    def stick(self) -> Path:
+        """The medium: nothing else crosses the gap, the letter aside."""
+        return self.build / "stick"
+
+    @property
+    def letter(self) -> Path:
+        """What the builder gives to the operator on a separate way: the public key and its fingerprint."""
+        return self.build / "letter"
+
+    @property
+    def dark(self) -> Path:
+        """The operator's folder."""
+        return self.build / "site"
+
+    @property
+    def report(self) -> Path:
+        """The demo's result."""
+        return self.build / "demo-report.json"
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every folder that the demo makes."""
+        return (self.connected, self.stick, self.letter, self.dark)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`demo` runs it and returns 0 only if everything passed; `demo-down` removes it. 2 for anything else."""
+    site, places = Site.from_environment(), Places(ROOT / "build")
+    if list(arguments) == ["demo"]:
+        return 0 if run(site, places).passed else 1
+    if list(arguments) == ["demo-down"]:
+        remove(site, places)
+        return 0
+    print("usage: python -m darksite demo | demo-down", file=sys.stderr)
+    return 2
+
+
+def run(site: Site, places: Places) -> Report:
+    """The whole way. Safe to repeat: what is there already is used. Writes and prints its report in any case."""
+    report = Report()
+    for folder in places.all:
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _prepare(site, report)
+        bundle = _build(site, places, report)
+        _carry(bundle, places, report)
+        _install(site, places, report)
+    except StageFailed as fault:
+        report.failure = str(fault)
+    except KeyboardInterrupt:
+        report.failure = "interrupted"
+    report.write(places.report)
+    print(report.page(_next_steps(places, report)), flush=True)
+    return report
+
+
+def remove(site: Site, places: Places) -> None:
+    """Take down the site and everything that the demo made. The build cache outside the tree stays."""
+    _command([sys.executable, "-m", "darksite", "down"])
+    for folder in places.all:
+        shutil.rmtree(folder, ignore_errors=True)
+    places.report.unlink(missing_ok=True)
+
+
+def _prepare(site: Site, report: Report) -> None:
+    with _stage(report, "prerequisites", "Debian packages"):
+        prerequisites.install()
+    with _stage(report, "dark-site", "A dark site: two nodes, a control plane, an operator, no route out"):
+        _command([sys.executable, "-m", "darksite", "up"])
+    with _stage(report, "upstream", "The outside world: a registry and a file host that answer for the real ones"):
+        upstream.start(site)
+
+
+def _build(site: Site, places: Places, report: Report) -> Path:
+    home = places.connected
+    key, lock, tools, bundle = (home / name for name in ("builder", "images.lock", "tools.yaml", "site.tar.zst"))
+    manifests, mirrors = ROOT / "manifests", upstream.mirrors_file(site)
+    environment = {"MXBUNDLE_HELM": str(binaries.ensure("helm"))}
+    with _stage(report, "keygen", "The builder's key; its fingerprint goes to the operator by letter"):
+        if not key.exists():
+            _mxbundle(["keygen", str(key)], environment)
+        shutil.copy2(_public(key), places.letter / "builder.pub")
+    with _stage(report, "lock", "Every image, chart, CRD and tool pinned by digest"):
+        tools.write_text(json.dumps([_tool("helm", "version"), _tool("registry", "--version")], indent=1))
+        places_of_lock = ["--manifests", str(manifests), "--lock", str(lock), "--mirrors", str(mirrors)]
+        chosen = ["--platform", PLATFORM, "--profile", PROFILE]
+        _mxbundle(["lock", *places_of_lock, "--tools", str(tools), *chosen], environment)
+    with _stage(report, "build", "One signed file, straight from the network") as stage:
+        generation = _generation(home / "generation.json", lock)
+        inputs = ["--manifests", str(manifests), "--lock", str(lock), "--mirrors", str(mirrors)]
+        options = ["--generation", str(generation), "--profile", PROFILE, "--platform", PLATFORM, "--key", str(key)]
+        _mxbundle(["build", *inputs, *options, "--output", str(bundle)], environment)
+        stage.bytes = bundle.stat().st_size
+    return bundle
+
+
+def _carry(bundle: Path, places: Places, report: Report) -> None:
+    with _stage(report, "carry", "The file goes on the stick, the stick goes across") as stage:
+        target = places.stick / bundle.name
+        shutil.copyfile(bundle, target.with_suffix(".copying"))
+        target.with_suffix(".copying").replace(target)
+        stage.bytes = target.stat().st_size
+
+
+def _install(site: Site, places: Places, report: Report) -> None:
+    signers, carried = places.dark / "allowed_signers", places.stick / "site.tar.zst"
+    installed, proved = places.dark / "install-report.json", places.dark / "proof.json"
+    for old in (installed, proved):
+        old.unlink(missing_ok=True)
+    trusting = ["--allowed-signers", str(signers)]
+    with _stage(report, "trust", "The operator compares the fingerprint and trusts the key"):
+        letter = places.letter / "builder.pub"
+        _mxinstall(site, ["trust", "add", "--fingerprint", _fingerprint(letter), *trusting, str(letter)])
+    try:
+        with _stage(report, "install", "One command: verify, preflight, plan, seed, deploy, audit, proof"):
+            _mxinstall(site, ["--bundle", str(carried), "--yes", "--report", str(installed), *trusting])
+    finally:
+        report.take_install(installed)
+    try:
+        with _stage(report, "verify-live", "Real users again, while a synchrotron and the database primary die"):
+            _mxinstall(site, ["verify", "--live", "--faults", "--report", str(proved)])
+    finally:
+        report.take_proof(proved, "verify --live --faults")
+
+
+def _mxbundle(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    _command([str(PROGRAMS / "mxbundle"), *arguments], environment)
+
+
+def _mxinstall(site: Site, arguments: Sequence[str]) -> None:
+    """In the operator's namespace, from where nothing but the site can be reached."""
+    inside = [sys.executable, "-m", "darksite", "shell", "--"]
+    _command([*inside, str(PROGRAMS / "mxinstall"), *arguments], operator_environment(site))
+
+
+def operator_environment(site: Site) -> dict[str, str]:
+    """What the operator's shell adds: the installer's state goes away with the site."""
+    return {"MXINSTALL_STATE": str(site.state / "mxinstall")}
+
+
+def _command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    print(f"$ {' '.join(_short(word) for word in command)}", flush=True)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False)
+    if done.returncode != 0:
+        raise StageFailed(f"`{' '.join(_short(word) for word in command)}` ended with {done.returncode}")
+
+
+def _short(word: str) -> str:
+    """A word of a command as one would type it in the project's folder."""
+    if word == sys.executable:
+        return "python"
+    return word.removeprefix(f"{PROGRAMS}/").removeprefix(f"{ROOT}/")
+
+
+@contextmanager
+def _stage(report: Report, name: str, title: str) -> Iterator[Stage]:
+    print(f"\n== {title}", flush=True)
+    stage = Stage(name)
+    report.stages.append(stage)
+    started = time.monotonic()
+    try:
+        yield stage
+        stage.ok = True
+    except (OSError, subprocess.SubprocessError, upstream.UpstreamNotStarted) as fault:
+        raise StageFailed(f"{name}: {fault}") from fault
+    finally:
+        stage.seconds = round(time.monotonic() - started, 1)
+
+
+def _generation(record: Path, lock: Path) -> int:
+    """The generation that this lock is built as: one more than the last whenever the lock has changed."""
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    generation, built = json.loads(record.read_text()) if record.exists() else (0, "")
+    if built != digest:
+        generation += 1
+        record.write_text(json.dumps([generation, digest]))
+    return int(generation)
+
+
+def _tool(name: str, version_argument: str) -> dict[str, str | None]:
+    program = binaries.ensure(name)
+    said = subprocess.run([program, version_argument], capture_output=True, text=True, check=True)
+    version = next((word for word in (said.stdout + said.stderr).replace('"', " ").split() if _is_version(word)), "0")
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    place = {"url": program.as_uri(), "sha256": digest, "path": None}
+    return {"name": name, "version": version.lstrip("v"), "platform": PLATFORM, **place}
+
+
+def _is_version(word: str) -> bool:
+    return word.lstrip("v")[:1].isdigit() and word.count(".") >= 2
+
+
+def _public(key: Path) -> Path:
+    return key.with_name(key.name + ".pub")
+
+
+def _fingerprint(public_key: Path) -> str:
+    """`SHA256:…` as `ssh-keygen -l` prints it: what the letter says."""
+    blob = base64.b64decode(public_key.read_text().split()[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def _next_steps(places: Places, report: Report) -> list[str]:
+    if report.failure:
+        return [
+            "read the error above; each has its page entry in docs/reference/errors.md",
+            "make demo          goes on from where it stopped",
+            "make demo-down     leaves nothing behind",
+        ]
+    return [
+        ".venv/bin/python -m darksite shell        be the operator: kubectl get pods -A, mxinstall status",
+        f".venv/bin/mxbundle inspect {_short(str(places.connected / 'site.tar.zst'))}",
+        ".venv/bin/mxbundle why docker.io/library/haproxy --lock build/demo/images.lock",
+        "make demo          again: nothing to do is said within seconds",
+        "make demo-down     leaves nothing behind",
+    ]
