@@ -55,7 +55,7 @@ class Report:
             return
         told = json.loads(path.read_text())
         for one in told.get("stages") or []:
-            ok = bool(one.get("ok", True))
+            ok = one["outcome"] == "ended"
             self.stages.append(Stage(f"install/{one['name']}", one["seconds"], one.get("bytes", 0), ok))
         self.proof += [{**one, "during": "install"} for one in told.get("proof") or []]
         audit = told.get("audit") or {}

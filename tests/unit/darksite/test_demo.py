@@ -49,7 +49,10 @@ def test_the_written_report_has_the_promised_fields(tmp_path: Path) -> None:
     install.write_text(
         json.dumps(
             {
-                "stages": [{"name": "seed", "seconds": 2.5, "bytes": 1_000_000}],
+                "stages": [
+                    {"name": "seed", "seconds": 2.5, "bytes": 1_000_000, "outcome": "ended"},
+                    {"name": "deploy", "seconds": 9.0, "bytes": 0, "outcome": "failed"},
+                ],
                 "proof": [{"id": "room", "ok": False, "detail": "no invitation"}],
                 "audit": {"running": 3, "matched": 3, "mismatched": 0, "names": []},
             }
@@ -61,7 +64,9 @@ def test_the_written_report_has_the_promised_fields(tmp_path: Path) -> None:
     assert [(one["name"], one["seconds"], one["bytes"]) for one in written["stages"]] == [
         ("build", 1.0, 5_000_000),
         ("install/seed", 2.5, 1_000_000),
+        ("install/deploy", 9.0, 0),
     ]
+    assert [one["ok"] for one in written["stages"]] == [True, True, False]
     assert [(one["id"], one["ok"], one["detail"]) for one in written["proof"]] == [
         ("login", True, "in"),
         ("room", False, "no invitation"),
