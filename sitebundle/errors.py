@@ -242,7 +242,7 @@ class OlderGeneration(TrustError):
 
     id = "trust-older-generation"
     exit_code = 25
-    hint = "An old bundle cannot replace a newer one. To go back, use `mxinstall rollback`."
+    hint = "An old bundle cannot replace a newer one. Ask the builder for one of a higher generation."
 
 
 class TrustStoreInvalid(TrustError):
@@ -379,7 +379,7 @@ class SiteInvalid(SiteError):
 
     id = "site-invalid"
     exit_code = 50
-    hint = "docs/reference/site-yaml.md lists every field; `mxinstall init` writes a file that fits this cluster."
+    hint = "docs/reference/site-yaml.md lists every field; without a site.yaml, one that fits this cluster is derived."
 
 
 class ClusterUnreachable(SiteError):

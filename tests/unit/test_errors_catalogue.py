@@ -37,7 +37,6 @@ def test_id_exit_code_template_and_hint_are_well_formed(leaf: type[MxError]) -> 
     assert leaf.exit_code in RANGES[family]
     assert leaf.template().endswith((".", ":", "}"))
     assert leaf.hint, "an error without a word on what to do"
-    assert fields_of(leaf.hint) <= fields_of(leaf.template()) | {"path", "server"}
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=named)

@@ -1,0 +1,56 @@
+"""What the documents say about the project that a program can check."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_every_dependency_has_its_line_and_every_line_its_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = {re.split(r"[<>=~! ;\[]", one)[0] for one in declared if not one.startswith("types-")}
+    page = (ROOT / "docs/decisions/dependencies.md").read_text()
+    rows = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)
+    told = {name.strip() for row in rows for name in row.split(",") if "(binary)" not in row} - {"package", "---"}
+    assert told == wanted
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`", page.read_text()))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_names_is_in_a_programs_table(page: Path) -> None:
+    from mxbundle.cli import COMMANDS as BUILDER
+    from mxinstall.cli import COMMANDS as INSTALLER
+
+    known = {"mxbundle": set(BUILDER), "mxinstall": set(INSTALLER)}
+    # Promised for later in words, not commands: a page may name only what is there.
+    for program, verb in re.findall(r"`(mxbundle|mxinstall) ([a-z][a-z-]*)", page.read_text()):
+        assert verb in known[program], f"{page.name} names `{program} {verb}`"
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    packages = ("sitebundle", "bundler", "installer", "darksite")
+    sources = [path for package in packages for path in (ROOT / package).rglob("*.py")]
+    named = {(page, path) for path in sources for page in re.findall(r"docs/[a-z/-]+\.md", path.read_text())}
+    assert named
+    missing = sorted(f"{path.relative_to(ROOT)} names {page}" for page, path in named if not (ROOT / page).exists())
+    assert not missing, "\n".join(missing)
