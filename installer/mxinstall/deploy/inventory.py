@@ -55,6 +55,15 @@ class ReleaseRecord:
         """Whether helm keeps it."""
         return self.source == "chart"
 
+    @property
+    def finished(self) -> bool:
+        """Whether its apply came to an end."""
+        return self.rendered_hash != UNFINISHED
+
+
+UNFINISHED = "unfinished"
+"""The rendered hash of a release whose apply was begun and not ended: it never equals a real one."""
+
 
 def rendered_hash(objects: Iterable[Object]) -> str:
     """One hash over rendered objects, whatever their order."""

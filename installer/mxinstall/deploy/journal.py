@@ -32,7 +32,11 @@ class Entry:
 
 @dataclass
 class Account:
-    """What is known of one generation. `runs` counts the installers that worked on it."""
+    """What is known of one generation. `runs` counts the installers that worked on it.
+
+    `images` is what the audit compares with, `site` and `stack` are the files as they were used: whoever looks later
+    needs no bundle. None of them holds a secret value.
+    """
 
     generation: int
     manifest_digest: str
@@ -42,6 +46,10 @@ class Account:
     runs: int = 0
     epoch: int = 0
     committed_at: float | None = None
+    namespaces: list[str] = field(default_factory=list)
+    images: dict[str, list[str]] = field(default_factory=dict)
+    site: dict[str, Any] = field(default_factory=dict)
+    stack: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -65,9 +73,8 @@ class Journal:
         """Go on with the generation's journal, or begin it. Raises JournalUnwritable."""
         known = read_account(cluster, account.generation)
         if known is not None and known.manifest_digest == account.manifest_digest:
-            account = known
+            account.runs = known.runs
         account.state, account.epoch, account.runs = "running", epoch, account.runs + 1
-        account.entries = []
         journal = cls(cluster, account)
         journal._write()
         return journal

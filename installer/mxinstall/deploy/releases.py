@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.crds import KIND as CRD
 from mxinstall.deploy.drift import is_hook
-from mxinstall.deploy.inventory import Deployed, ReleaseRecord, deployed, forget_record, write_record
+from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, deployed, forget_record, write_record
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.helm_release import HelmReleases, recover, still_ours
@@ -25,8 +25,6 @@ from sitebundle.stack import Namespace, Release
 
 Change = Literal["new", "changed", "drifted", "unchanged"]
 STAGE = "deploy"
-UNFINISHED = "unfinished"
-"""The rendered hash of a release whose apply was begun and not ended: it never equals a real one."""
 
 _NAMESPACE_MANAGER = "mxinstall-namespaces"
 """A manager of its own, since a published manifest may hold the same Namespace with other labels."""
