@@ -18,7 +18,7 @@ import tomli_w
 
 from darksite import binaries, cache, fileserver, images
 from darksite.images.push import Registry
-from darksite.processes import Ledger, end, identify
+from darksite.processes import Ledger, end
 from darksite.processes import start as start_process
 from darksite.site import Site
 
@@ -161,11 +161,7 @@ def _start_registry(site: Site, ledger: Ledger, address: str) -> None:
 
 
 def _start_part(site: Site, ledger: Ledger, part: str, command: list[str], environment: Mapping[str, str]) -> None:
-    started = start_process(command, _log(site, part), environment=environment)
-    process = identify(started.pid)
-    if process is None:
-        raise UpstreamNotStarted(f"{part} ended at once: see {_log(site, part)}")
-    ledger.record(part, process)
+    ledger.record(part, start_process(command, _log(site, part), environment=environment))
 
 
 def _await_answer(site: Site, part: str, address: str, path: str) -> None:

@@ -1,10 +1,9 @@
-"""Root file systems: one Debian base, overlays that a script fills, and programs started inside.
+"""Root file systems: one Debian base, and overlays of it that a script fills with the host's package clients.
 
-Every mount lives in a mount namespace of its own and ends with it, however the process ends. No image is known here.
+No image is known here: which packages and which script is said by `stand_in`.
 """
 
 import os
-import shlex
 import shutil
 import stat
 import subprocess
@@ -12,8 +11,9 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from darksite.images.isolation import PATH, enter, isolated, kernel_mounts, words
+
 SUITE = "trixie"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CARRIED = "/run/build"
 """Where a build finds what was carried in; a tmpfs that no layer sees."""
 
@@ -59,54 +59,19 @@ def fill(lower: Path, upper: Path, script: str, environment: Mapping[str, str], 
         # redirect_dir and metacopy would leave extended attributes that no layer can express.
         options = f"lowerdir={lower},upperdir={upper},workdir={scratch}/work,index=off,metacopy=off,redirect_dir=off"
         steps = [
-            _words("mount", "-t", "overlay", "overlay", "-o", options, merged),
-            *_kernel_mounts(merged),
-            _words("mount", "-t", "tmpfs", "tmpfs", merged / "run"),
-            _words("mount", "-t", "tmpfs", "tmpfs", merged / "tmp"),
-            _words("mkdir", f"{merged}{CARRIED}"),
-            _words("mount", "--bind", scratch / "carried", f"{merged}{CARRIED}"),
-            _words("mount", "--bind", "/etc/resolv.conf", merged / "etc/resolv.conf"),
-            _words("mount", "--bind", "/etc/hosts", merged / "etc/hosts"),
-            _enter(merged, ["/bin/sh", "-eu", f"{CARRIED}/script"], {**_client_environment(), **environment}),
+            words("mount", "-t", "overlay", "overlay", "-o", options, merged),
+            *kernel_mounts(merged),
+            words("mount", "-t", "tmpfs", "tmpfs", merged / "run"),
+            words("mount", "-t", "tmpfs", "tmpfs", merged / "tmp"),
+            words("mkdir", f"{merged}{CARRIED}"),
+            words("mount", "--bind", scratch / "carried", f"{merged}{CARRIED}"),
+            words("mount", "--bind", "/etc/resolv.conf", merged / "etc/resolv.conf"),
+            words("mount", "--bind", "/etc/hosts", merged / "etc/hosts"),
+            enter(merged, ["/bin/sh", "-eu", f"{CARRIED}/script"], {**_client_environment(), **environment}),
         ]
-        _run(_isolated(steps))
+        _run(isolated(steps))
     empty(upper)
     _express_deletions(upper)
-
-
-def inside(
-    root: Path,
-    command: Sequence[str],
-    *,
-    user: tuple[int, int] = (0, 0),
-    environment: Mapping[str, str] | None = None,
-    writable: Mapping[str, Path] | None = None,
-    tmpfs: Iterable[str] = (),
-    working_dir: str = "/",
-    timeout_seconds: float = 60,
-) -> "subprocess.CompletedProcess[str]":
-    """Runs `command` with `root` as a read-only root file system, as uid and gid `user` without other groups.
-
-    `writable` mounts host directories at paths that exist in `root`, `tmpfs` empty ones. Output is captured with
-    errors in it; the exit code is the caller's to judge. Raises `subprocess.TimeoutExpired`; nothing survives it.
-    """
-    steps = [
-        _words("mount", "--bind", root, root),
-        _words("mount", "-o", "remount,bind,ro", root),
-        *_kernel_mounts(root),
-        *(_words("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}{path}") for path in tmpfs),
-        *(_words("mount", "--bind", source, f"{root}{path}") for path, source in (writable or {}).items()),
-        _enter(root, command, {"PATH": PATH, **(environment or {})}, user, working_dir),
-    ]
-    return subprocess.run(
-        _isolated(steps),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
-    )
 
 
 def empty(root: Path) -> None:
@@ -162,34 +127,6 @@ def _client_environment() -> dict[str, str]:
         "PIP_CONFIG_FILE": f"{CARRIED}/pip.conf",
         "PIP_CERT": f"{CARRIED}/ca.crt",
     }
-
-
-def _kernel_mounts(root: Path) -> list[str]:
-    return [_words("mount", "-t", "proc", "proc", root / "proc"), _words("mount", "--rbind", "/dev", root / "dev")]
-
-
-def _enter(
-    root: Path,
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    user: tuple[int, int] = (0, 0),
-    working_dir: str = "/",
-) -> str:
-    variables = [f"{name}={value}" for name, value in environment.items()]
-    # unshare enters, changes directory and drops every group without needing a program inside.
-    entering = ["unshare", f"--root={root}", f"--wd={working_dir}", f"--setgid={user[1]}", f"--setuid={user[0]}"]
-    return "exec " + _words("env", "-i", *variables, *entering, "--", *command)
-
-
-def _isolated(steps: Sequence[str]) -> list[str]:
-    """The command for `steps` in mount and process namespaces that end with this process."""
-    script = "set -e\n" + "\n".join(steps)
-    private = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    return ["setpriv", "--pdeathsig", "KILL", "--", *private, "/bin/sh", "-c", script]
-
-
-def _words(*parts: object) -> str:
-    return shlex.join(str(part) for part in parts)
 
 
 def _run(command: Sequence[str]) -> None:

@@ -13,6 +13,14 @@ from typing import NoReturn
 CONFIG_DIR = os.environ.get("SYNAPSE_CONFIG_DIR", "/data")
 CONFIG_PATH = os.environ.get("SYNAPSE_CONFIG_PATH", f"{CONFIG_DIR}/homeserver.yaml")
 
+LOG_CONFIG = """\
+version: 1
+formatters: {plain: {format: "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s"}}
+handlers: {console: {class: logging.StreamHandler, formatter: plain}}
+root: {level: INFO, handlers: [console]}
+disable_existing_loggers: false
+"""
+
 
 def owner() -> str:
     """`uid:gid` to drop to, "" to stay who we are."""
@@ -30,11 +38,14 @@ def become(*arguments: str) -> NoReturn:
 
 
 def generate() -> NoReturn:
-    """Writes a configuration and a signing key into the configuration directory."""
+    """Writes a configuration that logs to the console, and a signing key, into the configuration directory."""
     for variable in ("SYNAPSE_SERVER_NAME", "SYNAPSE_REPORT_STATS"):
         if variable not in os.environ:
             sys.exit(f"Environment variable '{variable}' is mandatory in `generate` mode.")
     data = os.environ.get("SYNAPSE_DATA_DIR", "/data")
+    log_config = Path(CONFIG_DIR) / f"{os.environ['SYNAPSE_SERVER_NAME']}.log.config"
+    if not log_config.exists():
+        log_config.write_text(LOG_CONFIG)
     if owner():
         uid, gid = owner().split(":")
         os.chown(data, int(uid), int(gid))
