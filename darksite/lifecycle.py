@@ -182,8 +182,9 @@ def _raise_cluster(site: Site, report: Report) -> None:
 
 def _prepare_node(site: Site, node: Node) -> None:
     nodes.wait_for_runtime(site, node)
-    nodes.start_agents(site, node)
+    # Images first: a kubelet that finds one missing asks again only ten seconds later.
     nodes.load_images(site, node)
+    nodes.start_agents(site, node)
 
 
 def _stands(site: Site) -> bool:

@@ -110,10 +110,7 @@ def start_daemon(site: Site, machine: Machine, name: str, command: Sequence[str]
             "HOME": "/root",
         },
     )
-    process = processes.identify(started.pid)
-    if process is None:
-        raise MachineStartError(f"{part} ended at once: see {site.logs / part}.log")
-    ledger.record(part, process)
+    ledger.record(part, started)
 
 
 def run(
@@ -159,11 +156,11 @@ def _furnish(machine: Machine) -> None:
             shutil.copy2(source, target, follow_symlinks=not source.is_symlink())
 
 
-def _first_process(outer: subprocess.Popen[bytes], log: Path) -> processes.Process:
+def _first_process(outer: processes.Process, log: Path) -> processes.Process:
     """The process inside the new namespaces, once it has set the machine up."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if outer.poll() is not None:
+        if not outer.alive:
             break
         if log.read_bytes().endswith(b"ready\n"):
             inside = processes.children(outer.pid)

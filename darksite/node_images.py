@@ -3,6 +3,7 @@
 Their names are the site's own, so that none of them is ever mistaken for one that came with a bundle.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PROVISIONER = "site.local/local-path-provisioner:1"
 SHELL = "site.local/busybox:1"
 NAMES = (PAUSE, COREDNS, PROVISIONER, SHELL)
 _BUSYBOX = Path("/bin/busybox")
-_VERSION = "1"
+_VERSION = "2"
 
 
 def archive() -> Path:
@@ -39,14 +40,21 @@ def archive() -> Path:
 
 
 def _busybox_tree(root: Path) -> Path:
-    (root / "bin").mkdir(parents=True)
-    (root / "tmp").mkdir()
+    """busybox, a link per applet, and the C library it loads: a static one cannot load the resolver."""
+    for folder in ("bin", "tmp"):
+        (root / folder).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
-    target = root / "bin/busybox"
-    target.write_bytes(_BUSYBOX.read_bytes())
-    target.chmod(0o755)
-    applets = subprocess.run([str(_BUSYBOX), "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    for applet in applets:
+    libraries = re.findall(r"(/\S+) \(0x", _output("ldd", str(_BUSYBOX)))
+    for source in (_BUSYBOX, *map(Path, libraries)):
+        target = root / source.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+        target.chmod(0o755)
+    for applet in _output(str(_BUSYBOX), "--list").split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
     return root
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 from darksite.errors import NotRootError, PrerequisiteMissingError
 
 SITE_PACKAGES = (
-    "busybox-static",  # the shell of the storage provisioner's helper pod
+    "busybox",  # the shell of the storage provisioner's helper pod
     "conntrack",
     "containernetworking-plugins",
     "ethtool",

@@ -9,7 +9,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,14 +31,10 @@ class Process:
 def identify(pid: int) -> Process | None:
     """The process that has number `pid` now; None when there is none or only its remains."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        state, started_ticks = _look(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The command in parentheses may contain anything, spaces and parentheses too.
-    state, *fields = stat.rpartition(")")[2].split()
-    if state in "ZX":
-        return None
-    return Process(pid, int(fields[18]))
+    return None if state in "ZX" else Process(pid, started_ticks)
 
 
 def children(pid: int) -> list[Process]:
@@ -57,22 +52,29 @@ def start(
     log: Path,
     cgroup_files: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Starts a daemon in a session of its own, so that it outlives the terminal; it appends to `log`.
 
     It first puts itself into the cgroups whose `cgroup.procs` are given, so that its children are born there.
+    Raises OSError when nothing could be started; a command that is not found ends the process a moment later.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     joining = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 70; shift; done; shift; exec "$@"'
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            ["/bin/sh", "-c", joining, "start", *cgroup_files, "--", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=dict(environment) if environment is not None else None,
-        )
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    # Not subprocess: it minds children that are left behind, and these are meant to be.
+    pid = os.posix_spawn(
+        "/bin/sh",
+        ["/bin/sh", "-c", joining, "start", *cgroup_files, "--", *command],
+        os.environ if environment is None else environment,
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
+    # Even a child that has ended keeps its entry until we do, so this cannot be somebody else.
+    return Process(pid, _look(pid)[1])
 
 
 def in_network_namespace(namespace: Path) -> list[Process]:
@@ -138,6 +140,14 @@ class Ledger:
             return {}
         names = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
         return {name: self.find(name) for name in names}
+
+
+def _look(pid: int) -> tuple[str, int]:
+    """State letter and start time of process `pid`. Raises `FileNotFoundError` or `ProcessLookupError`."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    # The command in parentheses may contain anything, spaces and parentheses too.
+    state, *fields = stat.rpartition(")")[2].split()
+    return state, int(fields[18])
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
