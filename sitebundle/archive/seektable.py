@@ -1,0 +1,56 @@
+"""The seek table: a skippable frame at the end of the file, for other people's readers.
+
+Source: zstd's contrib/seekable_format/zstd_seekable_compression_format.md, version 0.1.0. Ours has checksums.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+ENTRY_BYTES: Final = 12
+FRAME_LIMIT: Final = 1 << 20
+"""Frames that a table may list; far more than any bundle has."""
+
+_SKIPPABLE = 0x184D2A5E
+_MAGIC = 0x8F92EAB1
+_CHECKSUMS = 0x80
+_ENTRY = struct.Struct("<II4s")
+_HEAD = struct.Struct("<II")
+_FOOT = struct.Struct("<IBI")
+
+FOOTER_BYTES: Final = _FOOT.size
+HEAD_BYTES: Final = _HEAD.size
+
+
+class Entry(NamedTuple):
+    """One frame: its length in the archive, its content's length, the low four bytes of the content's XXH64."""
+
+    frame_bytes: int
+    content_bytes: int
+    checksum: bytes
+
+
+def table_bytes(frames: int) -> int:
+    """The length of the table for that many frames."""
+    return _HEAD.size + frames * ENTRY_BYTES + _FOOT.size
+
+
+def encode(entries: Sequence[Entry]) -> bytes:
+    """The whole skippable frame."""
+    body = b"".join(_ENTRY.pack(*entry) for entry in entries) + _FOOT.pack(len(entries), _CHECKSUMS, _MAGIC)
+    return _HEAD.pack(_SKIPPABLE, len(body)) + body
+
+
+def decode(table: bytes) -> list[Entry]:
+    """The entries of a whole table. Raises ValueError for anything that `encode` would not write."""
+    if len(table) < table_bytes(0):
+        raise ValueError("the seek table is too short")
+    magic, length = _HEAD.unpack_from(table)
+    frames, descriptor, foot = _FOOT.unpack_from(table, len(table) - _FOOT.size)
+    if (magic, foot, descriptor) != (_SKIPPABLE, _MAGIC, _CHECKSUMS):
+        raise ValueError("no seek table with checksums")
+    if len(table) != table_bytes(frames) or length != len(table) - _HEAD.size:
+        raise ValueError(f"a seek table of {len(table)} bytes does not hold {frames} frames")
+    return [Entry(*fields) for fields in _ENTRY.iter_unpack(table[_HEAD.size : -_FOOT.size])]
