@@ -10,7 +10,7 @@ unit: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=120 tests/unit
 integration: .venv/ready ; $(PYTHON) -m pytest -q tests/integration
 site: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=2400 tests/site
 lint: .venv/ready        ; ruff check . && ruff format --check . && mypy
-bench: .venv/ready       ; $(PYTHON) bench/compare.py
+bench: .venv/ready       ; $(PYTHON) -m bench.compare
 clean:                   ; rm -rf .venv build
 
 # A fresh Debian has python3 without venv and pip: its own package brings both.
