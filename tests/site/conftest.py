@@ -1,12 +1,21 @@
-"""The running dark site that the tests in this folder share."""
+"""The running dark site that the tests in this folder share, and the system that the demo installs on it."""
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darksite import lifecycle
+from darksite.demo import operator_environment
 from darksite.site import Site
+
+ROOT = Path(__file__).parents[2]
+Operator = Callable[..., str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,3 +37,43 @@ def site() -> Iterator[Site]:
     yield wanted
     if not found.exists:
         lifecycle.down(wanted, print)
+
+
+@pytest.fixture(scope="session")
+def operator() -> Operator:
+    """Runs a command on the operator's host of the demo's site; its standard output. Fails the test on an error."""
+
+    def run(*command: str, check: bool = True) -> str:
+        inside = [sys.executable, "-m", "darksite", "shell", "--", *command]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, **operator_environment(Site.from_environment()), "PATH": path}
+        done = subprocess.run(
+            inside, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr[-2000:]}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo() -> dict[str, Any]:
+    """The report of a whole demo on this machine. It needs root; a demo that cannot run is a failure, never a skip."""
+    assert os.geteuid() == 0, "the tests of a site need root: they make network namespaces, mounts and cgroups"
+    done = subprocess.run([sys.executable, "-m", "darksite", "demo"], cwd=ROOT, check=False, timeout=2400)
+    report = ROOT / "build/demo-report.json"
+    assert report.exists(), f"the demo ended with {done.returncode} and wrote no report"
+    told: dict[str, Any] = json.loads(report.read_text())
+    assert done.returncode == (0 if told["passed"] else 1)
+    return told
+
+
+@pytest.fixture(scope="session")
+def objects(operator: Operator) -> Callable[[Sequence[str]], list[dict[str, Any]]]:
+    """`kubectl get` on the operator's host; the items."""
+
+    def get(arguments: Sequence[str]) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(operator("kubectl", "get", *arguments, "-o", "json"))["items"]
+        return items
+
+    return get
