@@ -336,6 +336,30 @@ class SourceChanged(LockError):
     hint = "The published file changed. Read the difference, then pin the new digest in manifests/stack.yaml."
 
 
+class ImagesUnresolvable(LockError):
+    """{count} images cannot be resolved: {problems}."""
+
+    id = "images-unresolvable"
+    exit_code = 37
+    hint = "Check the spelling, the credentials and the mirror setting of each; nothing was written."
+
+
+class OperandUnnamed(LockError):
+    """{object} would run {default} for {used_by}: it is compiled in, and nothing names it."""
+
+    id = "operand-unnamed"
+    exit_code = 38
+    hint = "Set {env} by an override of the release in manifests/stack.yaml, or name the image in the resource."
+
+
+class ImageNotLocked(LockError):
+    """{image} is none of the {count} images of the lock; near: {near}."""
+
+    id = "image-not-locked"
+    exit_code = 39
+    hint = "`mxbundle inspect` and images.lock list every image."
+
+
 # --- 40-49 transport ------------------------------------------------------------------------------------------
 
 

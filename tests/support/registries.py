@@ -9,6 +9,7 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import struct
@@ -42,7 +43,11 @@ def running_registry(folder: Path) -> Iterator[str]:
     (folder / "config.yml").write_text(json.dumps(config))
     with (folder / "registry.log").open("ab") as log:
         process = subprocess.Popen(
-            [binaries.ensure("registry"), "serve", str(folder / "config.yml")], stdout=log, stderr=log
+            [binaries.ensure("registry"), "serve", str(folder / "config.yml")],
+            stdout=log,
+            stderr=log,
+            # Without this the registry looks for a collector of traces on port 4318.
+            env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
         )
     try:
         deadline = time.monotonic() + 20

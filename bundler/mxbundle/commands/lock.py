@@ -1,0 +1,84 @@
+"""`mxbundle lock`: pin everything that the stack needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sitebundle.cli import Session
+
+
+@click.command("lock", short_help="Pin every image, chart, CRD and tool of the stack in images.lock.")
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path("manifests"),
+    show_default=True,
+    help="The stack's definition.",
+)
+@click.option(
+    "--lock",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("images.lock"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option(
+    "--mirrors",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML: which endpoint answers for an upstream host or URL.",
+)
+@click.option(
+    "--tools",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Programs for the dark site. [default: MANIFESTS/tools.yaml]",
+)
+@click.option("--platform", "platforms", multiple=True, default=("linux/amd64",), show_default=True, metavar="OS/ARCH")
+@click.option("--profile", "profiles", multiple=True, help="Only what this profile needs. [default: all of the stack]")
+@click.option("--helm", type=click.Path(path_type=Path), help="The helm binary. [default: $MXBUNDLE_HELM, PATH]")
+@click.option("--kube-version", default=None, help="The Kubernetes version that charts are rendered for.")
+@click.option("--check", is_flag=True, help="Write nothing; fail when the lock would change.")
+@click.pass_obj
+def command(
+    session: Session,
+    manifests: Path,
+    path: Path,
+    mirrors: Path | None,
+    tools: Path | None,
+    platforms: tuple[str, ...],
+    profiles: tuple[str, ...],
+    helm: Path | None,
+    kube_version: str | None,
+    check: bool,
+) -> None:
+    """Render every release for every profile, resolve every tag, and write images.lock.
+
+    Nothing is written when anything cannot be resolved.
+    """
+    from mxbundle.lock.compute import Request, changes, compute_lock, require_fresh
+    from mxbundle.lock.discover import KUBE_VERSION
+    from mxbundle.lock.model import read_lock, write_lock
+    from mxbundle.lock.summary import Summary
+    from sitebundle.helm import Helm
+    from sitebundle.oci.endpoint import Mirrors
+    from sitebundle.oci.upstream import Upstream
+
+    request = Request(
+        manifests=manifests,
+        tools=tools or manifests / "tools.yaml",
+        platforms=tuple(dict.fromkeys(platforms)),
+        profiles=profiles,
+        kube_version=kube_version or KUBE_VERSION,
+    )
+    previous = read_lock(path) if path.exists() else None
+    with session.sink() as sink:
+        upstream = Upstream(Mirrors.read(mirrors), sink)
+        lock = compute_lock(request, upstream, Helm.find(helm), sink, previous)
+    if check:
+        require_fresh(previous, lock, path)
+    else:
+        write_lock(lock, path)
+    summary = Summary.of(lock, changes(previous, lock), path)
+    session.out(summary.as_json(), str(summary))

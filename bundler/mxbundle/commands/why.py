@@ -1,0 +1,40 @@
+"""`mxbundle why`: who needs an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sitebundle.cli import Session
+
+
+@click.command("why", short_help="Say which release, object and field needs an image.")
+@click.argument("image")
+@click.option(
+    "--lock",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("images.lock"),
+    show_default=True,
+    help="The lock to read.",
+)
+@click.pass_obj
+def command(session: Session, image: str, path: Path) -> None:
+    """Say which release, object and field needs IMAGE: a reference, a name without tag, or any digest of it."""
+    from mxbundle.lock.model import read_lock
+    from mxbundle.lock.why import why
+
+    for answer in why(read_lock(path), image):
+        found = answer.image
+        lines = [f"{found.reference}@{found.digest}"]
+        lines += [f"  ({answer.matched})"] if answer.matched != "the image" else []
+        lines += [f"  {use}" for use in found.needed_by]
+        value = {
+            "reference": found.reference,
+            "digest": found.digest,
+            "matched": answer.matched,
+            "needed_by": list(found.needed_by),
+            "confirmed_at": found.confirmed_at,
+        }
+        session.out(value, "\n".join(lines))

@@ -1,0 +1,144 @@
+"""The whole of `mxbundle lock`: materials fetched, releases rendered, images resolved, programs pinned; one `Lock`.
+
+Writes nothing: the caller compares and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mxbundle.lock.contracts import Contracts
+from mxbundle.lock.discover import KUBE_VERSION, discover
+from mxbundle.lock.materials import fetch_materials
+from mxbundle.lock.model import Lock, LockedChart, LockedCrd, LockedFile, LockedImage
+from mxbundle.lock.resolve import STAGE, resolve_images
+from mxbundle.lock.tools import lock_tools, read_tools
+from sitebundle.errors import LockStale, StackInvalid
+from sitebundle.events import Note, Sink, stage
+from sitebundle.helm import Helm
+from sitebundle.oci.upstream import Upstream
+from sitebundle.operands import read_operands
+from sitebundle.reference import Reference
+from sitebundle.stack import read_stack
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be locked; no `profiles` means all of the stack."""
+
+    manifests: Path
+    tools: Path
+    platforms: Sequence[str]
+    profiles: Sequence[str] = ()
+    kube_version: str = KUBE_VERSION
+
+
+def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, previous: Lock | None = None) -> Lock:
+    """Compute the lock from what the sources and registries say now.
+
+    `confirmed_at` of an image whose digest is the one of `previous` stays. Raises LockError and TransportError.
+    """
+    stack = read_stack(request.manifests / "stack.yaml")
+    profiles = tuple(request.profiles) or stack.profiles
+    for profile in profiles:
+        if profile not in stack.profiles:
+            detail = f"there is no profile {profile}; the stack has {', '.join(stack.profiles)}"
+            raise StackInvalid(path=request.manifests / "stack.yaml", detail=detail)
+    operands = read_operands(request.manifests / "operands")
+    contracts = Contracts.read(stack, request.manifests / "images")
+    tools = read_tools(request.tools)
+    with stage(sink, "materials", "Charts and published manifest files"):
+        materials = fetch_materials(stack, request.manifests, upstream)
+    with stage(sink, "render", "Every release rendered for every profile") as tally:
+        found = discover(stack, request.manifests, materials, profiles, helm, operands, request.kube_version)
+        tally.detail = f"{len(found.uses)} uses of images, {len(found.crds)} CRDs"
+    with stage(sink, STAGE, "Tags resolved to digests") as tally:
+        images = resolve_images(found.uses, upstream, request.platforms, contracts.check, sink)
+        tally.detail = f"{len(images)} images"
+    for image in images:
+        if Reference.parse(image.reference).name not in contracts.by_name:
+            sink(Note("warning", f"{image.reference} has no image contract: nothing was compared with its config"))
+    with stage(sink, "tools", "Programs for the dark site"):
+        programs = lock_tools(tools, request.platforms, upstream)
+    return Lock(
+        images=tuple(_confirmed(image, previous) for image in images),
+        charts=tuple(
+            LockedChart(release=c.release, name=c.name, version=c.version, source=c.source, digest=c.digest)
+            for c in materials.charts.values()
+        ),
+        files=tuple(
+            LockedFile(release=f.release, url=f.url, digest=f.digest, size=len(f.content))
+            for f in materials.files.values()
+        ),
+        crds=tuple(
+            LockedCrd(
+                name=crd.name,
+                group=crd.group,
+                kind=crd.kind,
+                versions=crd.versions,
+                source=crd.source,
+                digest=crd.digest,
+            )
+            for crd in found.crds
+        ),
+        tools=programs,
+    )
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the lock that is new, gone, or has another digest."""
+
+    kind: str
+    name: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"new {self.kind} {self.name}"
+        if self.after is None:
+            return f"gone {self.kind} {self.name}"
+        if self.before == self.after:
+            return f"{self.kind} {self.name} is described differently"
+        return f"{self.kind} {self.name} moved from {self.before[7:19]} to {self.after[7:19]}"
+
+
+def changes(before: Lock | None, after: Lock) -> tuple[Change, ...]:
+    """What differs between two locks, sorted by kind and name."""
+    old = _entries(before) if before is not None else {}
+    new = _entries(after)
+    found = []
+    for kind, name in sorted(old.keys() | new.keys()):
+        was, now = old.get((kind, name)), new.get((kind, name))
+        if was != now:
+            found.append(Change(kind, name, was[0] if was else None, now[0] if now else None))
+    return tuple(found)
+
+
+def require_fresh(before: Lock | None, after: Lock, path: Path) -> None:
+    """Raise LockStale when `after` would not be written as `before`, byte for byte."""
+    if before is None or before.to_bytes() != after.to_bytes():
+        differences = "; ".join(str(change) for change in changes(before, after))
+        raise LockStale(what=f"the stack and the registries ({path})", detail=differences or "its text differs")
+
+
+def _entries(lock: Lock) -> dict[tuple[str, str], tuple[str, object]]:
+    return {
+        **{("image", image.reference): (image.digest, image) for image in lock.images},
+        **{("chart", chart.release): (chart.digest, chart) for chart in lock.charts},
+        **{("file", file.url): (file.digest, file) for file in lock.files},
+        **{("CRD", crd.name): (crd.digest, crd) for crd in lock.crds},
+        **{("tool", f"{tool.name} {tool.platform}"): (tool.digest, tool) for tool in lock.tools},
+    }
+
+
+def _confirmed(image: LockedImage, previous: Lock | None) -> LockedImage:
+    """The image with the time of its confirmation: the old one as long as the digest is the old one."""
+    for old in previous.images if previous is not None else ():
+        if (old.reference, old.digest) == (image.reference, image.digest) and old.confirmed_at is not None:
+            return image.model_copy(update={"confirmed_at": old.confirmed_at})
+    return image.model_copy(update={"confirmed_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")})

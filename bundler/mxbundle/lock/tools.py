@@ -1,0 +1,117 @@
+"""Programs for the dark site: downloaded, checked against their pin, taken out of their archive.
+
+The list is `manifests/tools.yaml`. The lock pins the program itself; the build carries it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, BinaryIO
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from mxbundle.lock.model import LockedTool
+from sitebundle.digest import Digest
+from sitebundle.errors import SourceChanged, StackInvalid
+from sitebundle.manifest import Value
+from sitebundle.oci.upstream import Upstream
+
+BUFFER_BYTES = 1 << 20
+
+
+class Tool(Value):
+    """One entry of tools.yaml; `path` is inside the .tar.gz that `url` serves, None when `url` serves the program."""
+
+    name: str
+    version: str
+    platform: str
+    url: str
+    sha256: str
+    path: str | None = None
+
+    @property
+    def pinned(self) -> Digest:
+        """The digest that `url` must have. Raises ValueError."""
+        return Digest(f"sha256:{self.sha256.removeprefix('sha256:')}")
+
+
+def read_tools(path: Path) -> tuple[Tool, ...]:
+    """Read a tools.yaml. Raises StackInvalid."""
+    try:
+        tools = TypeAdapter(tuple[Tool, ...]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or ())
+        for tool in tools:
+            _ = tool.pinned
+        return tools
+    except (OSError, yaml.YAMLError, ValidationError, ValueError) as fault:
+        raise StackInvalid(path=path, detail=" ".join(str(fault).split())) from fault
+
+
+def lock_tools(tools: Sequence[Tool], platforms: Sequence[str], upstream: Upstream) -> tuple[LockedTool, ...]:
+    """Download the tools of `platforms` and pin each program. Raises SourceChanged and what a download raises."""
+    return tuple(_lock_tool(tool, upstream) for tool in tools if tool.platform in platforms)
+
+
+def fetch_tool(tool: LockedTool, upstream: Upstream, target: Path) -> None:
+    """Put a locked program at `target`, executable. Raises SourceChanged, RegistryRefused, RegistryUnreachable."""
+    with _program(tool.url, tool.download_digest, tool.path_in_archive, upstream) as program:
+        with target.open("wb") as file:
+            shutil.copyfileobj(program, file, BUFFER_BYTES)
+        target.chmod(0o755)
+    with target.open("rb") as file:
+        seen, _ = _measured(file)
+    if seen != tool.digest:
+        target.unlink()
+        raise SourceChanged(url=tool.url, seen=seen, expected=tool.digest)
+
+
+def _lock_tool(tool: Tool, upstream: Upstream) -> LockedTool:
+    with _program(tool.url, tool.pinned, tool.path, upstream) as program:
+        digest, size = _measured(program)
+    return LockedTool(
+        name=tool.name,
+        version=tool.version,
+        platform=tool.platform,
+        url=tool.url,
+        download_digest=tool.pinned,
+        path_in_archive=tool.path,
+        digest=digest,
+        size=size,
+    )
+
+
+@contextmanager
+def _program(url: str, pinned: Digest, path: str | None, upstream: Upstream) -> Iterator[IO[bytes]]:
+    with TemporaryDirectory(prefix="mxbundle-tools-") as folder, TemporaryFile(dir=folder) as download:
+        upstream.download(url, download)
+        download.seek(0)
+        seen, _ = _measured(download)
+        if seen != pinned:
+            raise SourceChanged(url=url, seen=seen, expected=pinned)
+        download.seek(0)
+        if path is None:
+            yield download
+            return
+        try:
+            with tarfile.open(fileobj=download, mode="r:*") as archive:
+                program = archive.extractfile(path)
+                if program is None:
+                    raise KeyError(path)
+                with program:
+                    yield program
+        except (tarfile.TarError, KeyError) as fault:
+            raise StackInvalid(path=url, detail=f"{path} is not a file in it: {fault}") from fault
+
+
+def _measured(file: IO[bytes] | BinaryIO) -> tuple[Digest, int]:
+    digest, size = hashlib.sha256(), 0
+    while data := file.read(BUFFER_BYTES):
+        digest.update(data)
+        size += len(data)
+    return Digest(f"sha256:{digest.hexdigest()}"), size
