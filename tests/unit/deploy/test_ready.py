@@ -1,0 +1,79 @@
+"""Why something is not ready is said so that a person knows where to look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mxinstall.deploy.ready import field_of, pod_trouble, workload_obstacle
+
+
+def workload(kind: str = "StatefulSet", wanted: int = 3, **status: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "metadata": {"name": "main", "generation": 2},
+        "spec": {"replicas": wanted},
+        "status": {"observedGeneration": 2, **status},
+    }
+
+
+@pytest.mark.parametrize(
+    ("quorum", "status", "obstacle"),
+    [
+        ("all", {"readyReplicas": 3, "updatedReplicas": 3}, ""),
+        ("all", {"readyReplicas": 2, "updatedReplicas": 3}, "2 of 3 ready"),
+        ("all", {"readyReplicas": 3, "updatedReplicas": 1}, "1 up to date"),
+        ("majority", {"readyReplicas": 2, "updatedReplicas": 2}, ""),
+        ("majority", {"readyReplicas": 1, "updatedReplicas": 3}, "1 of 3 ready"),
+        ("all", {"readyReplicas": 3, "updatedReplicas": 3, "observedGeneration": 1}, "not looked at"),
+        ("all", {"readyReplicas": 3, "updatedReplicas": 3, "replicas": 4}, "1 old pods"),
+    ],
+)
+def test_a_workload_is_rolled_out_when_its_replicas_are_ready_and_new(
+    quorum: str, status: dict[str, Any], obstacle: str
+) -> None:
+    said = workload_obstacle(workload(**status), quorum)
+    assert said == "" if not obstacle else obstacle in said
+
+
+def test_a_workload_scaled_to_nothing_is_ready() -> None:
+    assert workload_obstacle(workload(wanted=0), "all") == ""
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "main-0"}, "status": {"phase": "Pending", **status}}
+
+
+def crash(container: str) -> str:
+    return f"the last line of {container}"
+
+
+def test_a_pull_that_fails_names_container_and_reason() -> None:
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x"'}
+    said = pod_trouble(pod(containerStatuses=[{"name": "synapse", "state": {"waiting": waiting}}]), crash)
+    assert said == 'synapse cannot start: ImagePullBackOff Back-off pulling image "x"'
+
+
+def test_a_crash_loop_says_code_and_last_line() -> None:
+    status = {
+        "name": "synapse",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 3}},
+    }
+    assert pod_trouble(pod(containerStatuses=[status]), crash) == "synapse ended with code 3: the last line of synapse"
+
+
+def test_an_unschedulable_pod_says_what_the_scheduler_said() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}
+    assert "0/2 nodes" in pod_trouble(pod(conditions=[condition]), crash)
+
+
+def test_a_ready_or_completed_pod_is_in_no_trouble() -> None:
+    ready = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
+    assert pod_trouble(pod(phase="Running", conditions=ready), crash) == ""
+    assert pod_trouble(pod(phase="Succeeded"), crash) == ""
+
+
+def test_a_field_is_found_by_its_dotted_path() -> None:
+    assert field_of({"status": {"phase": "x"}}, "status.phase") == "x"
+    assert field_of({"status": "x"}, "status.phase") is None
