@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SAMPLE_SECONDS = 0.2
+_SAMPLE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,26 +37,50 @@ def measure(
     scratch.mkdir(parents=True, exist_ok=True)
     surroundings = {**os.environ, "TMPDIR": str(scratch), "HOME": str(scratch), **environment}
     before = disk_bytes(workspace)
-    peak_disk, ended = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak_disk
-        while not ended.wait(_SAMPLE_SECONDS):
-            peak_disk = max(peak_disk, disk_bytes(workspace))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started, resident = time.monotonic(), 0
-    try:
-        for command in commands:
-            resident = max(resident, _run(command, workspace, surroundings))
-    finally:
-        seconds = time.monotonic() - started
-        ended.set()
-        watcher.join()
-    peak_disk = max(peak_disk, disk_bytes(workspace))
+    peak = _Peak(workspace, before)
+    started = time.monotonic()
+    for command in commands:
+        _run(command, workspace, surroundings, peak)
+    seconds = time.monotonic() - started
     kept = sum(disk_bytes(path) for path in keep)
-    return Measured(seconds, resident, max(0, peak_disk - before - kept))
+    return Measured(seconds, peak.resident_bytes, max(0, peak.disk_bytes - before - kept))
+
+
+@dataclass
+class _Peak:
+    """The highest values seen so far."""
+
+    workspace: Path
+    disk_bytes: int
+    resident_bytes: int = 0
+
+    def look(self, process: int) -> None:
+        """Look at the workspace, and at a process and its descendants.
+
+        VmHWM is a process's own highest value, so that a sample late in its life is enough. The kernel's ru_maxrss
+        would not do: a child starts with its parent's, which is our own.
+        """
+        self.disk_bytes = max(self.disk_bytes, disk_bytes(self.workspace))
+        for one in (process, *_descendants(process)):
+            try:
+                status = Path(f"/proc/{one}/status").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            for line in status.splitlines():
+                if line.startswith("VmHWM:"):
+                    self.resident_bytes = max(self.resident_bytes, int(line.split()[1]) * 1024)
+
+
+def _descendants(process: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            children = [int(one) for one in task.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for child in children:
+            found += [child, *_descendants(child)]
+    return found
 
 
 def disk_bytes(path: Path) -> int:
@@ -72,16 +95,20 @@ def disk_bytes(path: Path) -> int:
     return total
 
 
-def _run(command: Sequence[str], workspace: Path, environment: Mapping[str, str]) -> int:
-    """Run one command; the peak resident bytes of it and its children."""
+def _run(command: Sequence[str], workspace: Path, environment: Mapping[str, str], peak: _Peak) -> None:
     log = workspace.with_name(f"{workspace.name}.log")
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=workspace, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL
         )
-        _pid, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while True:
+            try:
+                process.wait(_SAMPLE_SECONDS)
+            except subprocess.TimeoutExpired:
+                peak.look(process.pid)
+            else:
+                break
+    peak.look(process.pid)
     if process.returncode != 0:
         last = log.read_text(errors="replace")[-1500:]
         raise CommandFailed(f"{' '.join(command)} ended with {process.returncode}:\n{last}")
-    return usage.ru_maxrss * 1024
