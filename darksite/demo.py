@@ -227,7 +227,7 @@ def _tool(name: str, version_argument: str) -> dict[str, str | None]:
     version = next((word for word in (said.stdout + said.stderr).replace('"', " ").split() if _is_version(word)), "0")
     digest = hashlib.sha256(program.read_bytes()).hexdigest()
     place = {"url": program.as_uri(), "sha256": digest, "path": None}
-    return {"name": name, "version": version.lstrip("v"), "platform": PLATFORM, **place}
+    return {"name": name, "version": version.lstrip("v").partition("+")[0], "platform": PLATFORM, **place}
 
 
 def _is_version(word: str) -> bool:
