@@ -17,6 +17,7 @@ from typing import Any
 import tomli_w
 
 from darksite import binaries, cache, fileserver, images
+from darksite.errors import DarkSiteError
 from darksite.images.push import Registry
 from darksite.processes import Ledger, end
 from darksite.processes import start as start_process
@@ -32,7 +33,7 @@ _REGISTRY_PART = "upstream-registry"
 _FILES_PART = "upstream-files"
 
 
-class UpstreamNotStarted(Exception):
+class UpstreamNotStarted(DarkSiteError):
     """A part of upstream does not answer; the message names the part and its log."""
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darksite.errors import DarkSiteError
+
 CONTRACTS = Path(__file__).parents[2] / "manifests" / "images"
 
 
-class ContractInvalid(Exception):
+class ContractInvalid(DarkSiteError):
     """A contract that lacks a field, has an unknown one or contradicts itself; the message names file and field."""
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
 
+from darksite.errors import DarkSiteError
 from darksite.ociimage import INDEX_TYPE, MANIFEST_TYPE
 
 _TIMEOUT_SECONDS = 60
 
 
-class PushRefused(Exception):
+class PushRefused(DarkSiteError):
     """The registry answered a push with something else than success; the message has its words."""
 
 

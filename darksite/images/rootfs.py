@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from darksite.errors import DarkSiteError
 from darksite.images.isolation import PATH, enter, isolated, kernel_mounts, words
 
 SUITE = "trixie"
@@ -26,8 +27,16 @@ _CLIENT_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST",
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
+class BuildFailed(DarkSiteError):
+    """A package client or a recipe failed; the message ends with the last lines that it printed."""
+
+    def __init__(self, exit_code: int, output: str) -> None:
+        last = "\n  ".join(line for line in output.splitlines()[-15:] if line.strip())
+        super().__init__(f"an image build ended with {exit_code}; it said last:\n  {last}")
+
+
 def bootstrap(root: Path) -> None:
-    """Fills the empty directory `root` with a minimal Debian. Raises `subprocess.CalledProcessError`."""
+    """Fills the empty directory `root` with a minimal Debian. Raises `BuildFailed`."""
     _run(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root)])
     (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(_SLIM + _KEEP_LICENCES)
     (root / "etc/apt/apt.conf.d/slim").write_text('Acquire::Languages "none";\nAPT::Install-Recommends "false";\n')
@@ -45,7 +54,7 @@ def fill(lower: Path, upper: Path, script: str, environment: Mapping[str, str], 
     """Runs shell `script` as root in an overlay of `lower`; what it changes stays in the empty directory `upper`.
 
     The package clients in it work as the host's do: apt's and pip's settings and the host's certificates are in
-    `CARRIED`, with the files of `carried`. Raises `subprocess.CalledProcessError` with the script's output printed.
+    `CARRIED`, with the files of `carried`. Raises `BuildFailed`.
     """
     with tempfile.TemporaryDirectory(dir=upper.parent, prefix="overlay.") as scratch_name:
         scratch = Path(scratch_name)
@@ -134,5 +143,4 @@ def _run(command: Sequence[str]) -> None:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
-        print(done.stdout[-8000:])
-        raise subprocess.CalledProcessError(done.returncode, list(command), done.stdout)
+        raise BuildFailed(done.returncode, done.stdout)

@@ -45,7 +45,7 @@ class Built:
 def build(contract: contracts.Contract) -> Built:
     """The stand-in of `contract`, built first when the cache does not have it.
 
-    Raises `subprocess.CalledProcessError` when a package client or a recipe fails.
+    Raises `BuildFailed` when a package client or a recipe fails, and what `binaries.ensure` raises.
     """
     makers: dict[str, Callable[[contracts.Contract, Path], Sequence[ociimage.LayerInfo]]] = {
         "debian": _debian_layers,

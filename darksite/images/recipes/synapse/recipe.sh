@@ -10,7 +10,7 @@ ln -s site-packages /usr/local/lib/python3.13/dist-packages
 
 export PYTHONDONTWRITEBYTECODE=1
 /usr/local/bin/python "$CARRIED/pip.whl/pip" install --quiet --no-cache-dir --no-compile \
-    --break-system-packages --root-user-action=ignore $WHEELS
+    --break-system-packages --root-user-action=ignore --constraint "$CARRIED/constraints.txt" $WHEELS
 
 # Bytecode that is never stale: the root file system is read-only and every file has the same time.
 find /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib -name __pycache__ -prune -exec rm -r {} +
