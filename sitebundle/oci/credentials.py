@@ -76,8 +76,10 @@ def _from_entry(entry: dict[str, Any]) -> Credentials | None:
         return Credentials(identity_token=str(entry["identitytoken"]))
     if entry.get("auth"):
         try:
-            name, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+            name, separator, password = base64.b64decode(entry["auth"]).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError, TypeError):
+            return None
+        if not separator:
             return None
         return Credentials(username=name, password=password.rstrip("\x00"))
     if entry.get("username"):
