@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,9 @@ class Ours:
         published = self._home / "pods.yaml"
         published.write_text(yaml.safe_dump_all(pods))
         manifests = self._home / "manifests"
-        manifests.mkdir(exist_ok=True)
+        for part in ("operands", "profiles"):
+            shutil.copytree(ROOT / "manifests" / part, manifests / part, dirs_exist_ok=True)
+        (manifests / "profiles/bench.yaml").write_text("{}\n")
         release = {
             "name": "bench",
             "namespace": "bench",
