@@ -252,6 +252,18 @@ def test_synapse_does_not_write_bytecode_for_what_it_imports(unpacked: Callable[
     assert compiled == []
 
 
+def test_synapse_can_make_connections_to_valkey_with_the_client_that_it_brings(
+    unpacked: Callable[[str], Unpacked],
+) -> None:
+    # txredisapi 1.6 lost a method of its factory that Synapse calls: every process died at its first connection.
+    question = (
+        "from synapse.replication.tcp.redis import SynapseRedisFactory;"
+        " from txredisapi import RedisFactory; print(hasattr(RedisFactory, 'startedConnecting'))"
+    )
+    done = unpacked("synapse").run("/usr/local/bin/python", "-c", question)
+    assert done.stdout == "True\n"
+
+
 def test_postgresql_starts_and_plans_without_its_jit(tmp_path: Path, unpacked: Callable[[str], Unpacked]) -> None:
     image = unpacked("postgresql")
     os.chown(tmp_path, *image.user)

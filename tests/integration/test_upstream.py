@@ -2,12 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from darksite.site import Site
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 SITE = Site("uptest")
+OTHER = Site("uptest2")
 
 
 def get(url: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -37,7 +38,9 @@ def addresses() -> Iterator[upstream.Addresses]:
     if os.geteuid() != 0:
         pytest.fail("upstream keeps its state beside the dark site's: run as root")
     yield upstream.start(SITE)
-    upstream.stop(SITE)
+    for site in (SITE, OTHER):
+        upstream.stop(site)
+        shutil.rmtree(site.state, ignore_errors=True)
 
 
 def test_every_contract_s_reference_means_an_index_under_its_host(addresses: upstream.Addresses) -> None:
@@ -99,12 +102,8 @@ def test_the_file_host_honours_ranges_only_for_the_content_that_was_meant(addres
 
 
 def test_another_site_gets_ports_of_its_own(addresses: upstream.Addresses) -> None:
-    other = replace(SITE, name="uptesu")
-    try:
-        assert upstream.start(other).registry != addresses.registry
-        assert upstream.status(other).missing == ()
-    finally:
-        upstream.stop(other)
+    assert upstream.start(OTHER).registry != addresses.registry
+    assert upstream.status(OTHER).missing == ()
 
 
 def test_skopeo_copies_an_image_out_of_it(addresses: upstream.Addresses, tmp_path: Path) -> None:
