@@ -39,7 +39,7 @@ class LockedImage(Value):
     `reference` is `host/repository:tag`; `digest`, `media_type` and `size` are of what the tag names (an index
     where upstream has one). `platforms` are the ones asked for; an index that lists more keeps its bytes.
     `needed_by`: `release object field`, one text per use. `confirmed_at`: UTC time at which a registry first
-    answered with this digest, None when none ever did.
+    answered with this digest, None when none ever did: then `platforms` is empty and `size` 0.
     """
 
     reference: str
