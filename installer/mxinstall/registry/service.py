@@ -23,6 +23,7 @@ from mxinstall.registry.listeners import listener_at
 from mxinstall.site import Site, state_directory
 from mxinstall.supervision import supervisor
 from mxinstall.supervision.processes import Process, process
+from sitebundle.atomic import write_durably
 from sitebundle.digest import Digest
 from sitebundle.errors import PortTaken, RegistryServiceFailed
 
@@ -229,14 +230,7 @@ def _secret(plan: ServicePlan) -> str:
 
 
 def _write(path: Path, text: str, mode: int = 0o600) -> None:
-    growing = path.with_name(f".{path.name}.part")
-    growing.unlink(missing_ok=True)
-    descriptor = os.open(growing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    growing.replace(path)
+    write_durably(path, text.encode(), mode)
 
 
 def _remembered(plan: ServicePlan) -> dict[str, Any] | None:

@@ -6,10 +6,10 @@ It holds only for the same manifest at the same run of the registry: a restart f
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sitebundle.atomic import write_durably
 from sitebundle.digest import Digest
 
 FILE = "seeded.json"
@@ -38,12 +38,7 @@ def read_seed_record(state: Path) -> SeedRecord | None:
 
 def write_seed_record(state: Path, record: SeedRecord) -> None:
     """Remember a complete seeding."""
-    growing = state / f".{FILE}.part"
-    with growing.open("w") as stream:
-        json.dump(asdict(record), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    growing.replace(state / FILE)
+    write_durably(state / FILE, json.dumps(asdict(record)).encode(), 0o600)
 
 
 def forget_seed_record(state: Path) -> None:

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sitebundle.atomic import write_durably
 from sitebundle.digest import Digest
 from sitebundle.errors import GenerationReused, JournalUnwritable, OlderGeneration
 
@@ -118,13 +118,8 @@ def read_record(state: Path) -> Record:
 def record_admission(state: Path, entry: Admitted, cluster_record: Record | None = None) -> Record:
     """Add `entry` (and what the cluster remembers) to the host's record and return it. Raises JournalUnwritable."""
     record = read_record(state).union(cluster_record or Record()).with_admission(entry)
-    growing = state / f".{FILE}.part"
     try:
-        with growing.open("w", encoding="utf-8") as stream:
-            stream.write(record_to_json(record))
-            stream.flush()
-            os.fsync(stream.fileno())
-        growing.replace(state / FILE)
+        write_durably(state / FILE, record_to_json(record).encode(), 0o600)
     except OSError as fault:
         raise JournalUnwritable(detail=str(fault)) from fault
     return record

@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sitebundle.errors import FingerprintDiffers, KeyUnreadable
-from sitebundle.signature import fingerprint
+from sitebundle.atomic import write_durably
+from sitebundle.errors import FingerprintDiffers, KeyUnreadable, TrustStoreInvalid
+from sitebundle.signature import AllowedSigner, AllowedSigners, PublicKey
 
 NAMESPACES = ("manifest", "attestations", "volumes", "inventory", "keys", "installer")
-_KEY = re.compile(
-    r"\b(?P<type>(?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+)\s+(?P<blob>[A-Za-z0-9+/]+={0,2})(?:\s+(?P<comment>.*))?$"
-)
+STORE_MODE = 0o644
 
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """One line of the store. `fingerprint` is `SHA256:…`; `options` is what precedes the key."""
+    """One line of the store, as a person wants to see it. `window` is when the key counts, in words."""
 
     fingerprint: str
-    principal: str
-    options: str
+    principals: tuple[str, ...]
     key_type: str
-    comment: str
-    line: str
+    namespaces: tuple[str, ...]
+    window: str
+
+    @classmethod
+    def of(cls, signer: AllowedSigner) -> TrustedKey:
+        """The key of a line."""
+        return cls(signer.key.fingerprint, signer.principals, signer.key.type, signer.namespaces, signer.window)
 
 
 def store_path(given: Path | None = None) -> Path:
@@ -39,83 +41,61 @@ def store_path(given: Path | None = None) -> Path:
 
 
 def list_keys(store: Path) -> list[TrustedKey]:
-    """The keys of `store`, in its order; none when there is no store. Raises KeyUnreadable."""
-    return [parsed for line in _lines(store) if (parsed := _parse(line, store)) is not None]
+    """The keys of `store`, in its order; none when there is no store. Raises TrustStoreInvalid."""
+    return [TrustedKey.of(signer) for signer in AllowedSigners.read(store).signers]
 
 
 def add_key(store: Path, public_key: Path, expected_fingerprint: str) -> TrustedKey:
     """Trust the key in `public_key` when its fingerprint is `expected_fingerprint`; adding twice changes nothing.
 
-    Raises FingerprintDiffers and KeyUnreadable; the store appears by rename and is never half written.
+    Raises FingerprintDiffers, KeyUnreadable and TrustStoreInvalid; the store is never half written.
     """
-    key_line = _public_key_line(public_key)
-    match = _KEY.search(key_line)
-    if match is None:
-        raise KeyUnreadable(path=public_key, detail="no key in it")
-    seen = _fingerprint(f"{match['type']} {match['blob']}", public_key)
-    if seen != expected_fingerprint.strip():
-        raise FingerprintDiffers(path=public_key, seen=seen, expected=expected_fingerprint)
-    known = next((key for key in list_keys(store) if key.fingerprint == seen), None)
-    if known is not None:
-        return known
-    comment = (match["comment"] or "").strip()
+    line = _public_key_line(public_key)
+    try:
+        key = PublicKey.parse(line)
+    except ValueError as fault:
+        raise KeyUnreadable(path=public_key, detail=str(fault)) from fault
+    if key.fingerprint != expected_fingerprint.strip():
+        raise FingerprintDiffers(path=public_key, seen=key.fingerprint, expected=expected_fingerprint.strip())
+    known = AllowedSigners.read(store).of(key)
+    if known:
+        return TrustedKey.of(known[0])
+    comment = line.partition(key.line)[2].strip()
     namespaces = ",".join(f"{name}@mxbundle.io" for name in NAMESPACES)
-    line = f'{_principal(comment)} namespaces="{namespaces}" {match["type"]} {match["blob"]} {comment}'.rstrip()
-    _write(store, [*_lines(store), line])
-    parsed = _parse(line, store)
-    assert parsed is not None
-    return parsed
+    added = f'{_principal(comment)} namespaces="{namespaces}" {key.line}'
+    _write(store, [*_lines(store), added])
+    return TrustedKey.of(AllowedSigners.parse(added)[0])
 
 
 def remove_key(store: Path, unwanted: str) -> TrustedKey | None:
-    """Stop trusting the key with fingerprint `unwanted`; None when it was not trusted."""
+    """Stop trusting the key with fingerprint `unwanted`; None when it was not trusted. Raises TrustStoreInvalid."""
     gone = next((key for key in list_keys(store) if key.fingerprint == unwanted.strip()), None)
     if gone is not None:
-        _write(store, [line for line in _lines(store) if line != gone.line])
+        kept = [
+            line
+            for line in _lines(store)
+            if not any(signer.key.fingerprint == gone.fingerprint for signer in AllowedSigners.parse(line))
+        ]
+        _write(store, kept)
     return gone
 
 
 def _public_key_line(path: Path) -> str:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise KeyUnreadable(path=path, detail=str(fault)) from fault
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if len(keys) != 1:
-        raise KeyUnreadable(path=path, detail=f"it holds {len(keys)} lines that could be a key, not one")
-    if "PRIVATE KEY" in keys[0]:
+    if "PRIVATE KEY" in text:
         raise KeyUnreadable(path=path, detail="this is a private key; only the .pub file belongs on this host")
-    return keys[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if len(lines) != 1:
+        raise KeyUnreadable(path=path, detail=f"it holds {len(lines)} lines that could be a key, not one")
+    return lines[0]
 
 
 def _principal(comment: str) -> str:
     """Principals are matched as patterns by ssh-keygen; keep what is a plain name in the key's comment."""
     return re.sub(r"[^A-Za-z0-9@._-]", "_", comment) or "builder"
-
-
-def _parse(line: str, store: Path) -> TrustedKey | None:
-    text = line.strip()
-    if not text or text.startswith("#"):
-        return None
-    match = _KEY.search(text)
-    if match is None:
-        raise KeyUnreadable(path=store, detail=f"no key in the line {text[:60]!r}")
-    principal, _, options = text[: match.start()].strip().partition(" ")
-    return TrustedKey(
-        fingerprint=_fingerprint(f"{match['type']} {match['blob']}", store),
-        principal=principal,
-        options=options.strip(),
-        key_type=match["type"],
-        comment=(match["comment"] or "").strip(),
-        line=line,
-    )
-
-
-def _fingerprint(key: str, path: Path) -> str:
-    try:
-        return fingerprint(key)
-    except ValueError as fault:
-        raise KeyUnreadable(path=path, detail=str(fault)) from fault
 
 
 def _lines(store: Path) -> list[str]:
@@ -124,20 +104,9 @@ def _lines(store: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as fault:
-        raise KeyUnreadable(path=store, detail=str(fault)) from fault
+        raise TrustStoreInvalid(path=store, line=0, detail=str(fault)) from fault
 
 
 def _write(store: Path, lines: list[str]) -> None:
     store.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    descriptor, name = tempfile.mkstemp(dir=store.parent, prefix=f".{store.name}.")
-    growing = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write("".join(f"{line}\n" for line in lines))
-            stream.flush()
-            os.fsync(stream.fileno())
-        growing.chmod(0o644)
-        growing.replace(store)
-    except BaseException:
-        growing.unlink(missing_ok=True)
-        raise
+    write_durably(store, "".join(f"{line}\n" for line in lines).encode(), STORE_MODE)
