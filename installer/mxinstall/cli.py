@@ -15,9 +15,11 @@ COMMANDS = {
     "install": ("mxinstall.commands.install:command", "Everything, in order: what --bundle alone does."),
     "trust": ("mxinstall.commands.trust:command", "Say whose bundles this site believes."),
     "verify": ("mxinstall.commands.verify:command", "Check a bundle, or with --live the running system."),
+    "init": ("mxinstall.commands.init:command", "Write a site.yaml that fits the cluster."),
     "preflight": ("mxinstall.commands.preflight:command", "Find out whether the site is fit, before anything changes."),
     "plan": ("mxinstall.commands.plan:command", "Show what would change and how many bytes would move."),
     "seed": ("mxinstall.commands.seed:command", "Fill the site's registry from the bundle."),
+    "registry": ("mxinstall.commands.registry:command", "Start, stop and look at the carried registry."),
     "status": ("mxinstall.commands.status:command", "Show what runs, since when, and what expires."),
     "uninstall": ("mxinstall.commands.uninstall:command", "Remove the system; data stays unless told."),
 }

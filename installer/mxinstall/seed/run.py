@@ -50,6 +50,17 @@ class SeedReport:
         """For `--json` and the run report."""
         return asdict(self)
 
+    def text(self) -> str:
+        """For people."""
+        if not self.changed:
+            how = "asked by name" if self.quick else "every blob asked for"
+            return f"{self.registry} has all {self.references} images ({how}, {self.seconds:.1f} s): nothing to do"
+        return (
+            f"{self.registry} has all {self.references} images: {self.moved_bytes / 1e6:.1f} MB moved, "
+            f"{self.mounted_bytes / 1e6:.1f} MB mounted, {self.present_bytes / 1e6:.1f} MB were there, "
+            f"{self.seconds:.1f} s"
+        )
+
     @property
     def changed(self) -> bool:
         """Whether anything was sent."""

@@ -4,7 +4,7 @@ Not here: talking to the cluster (`mxinstall.cluster`) or judging whether the si
 """
 
 from mxinstall.site.derive import Choice, derive
-from mxinstall.site.files import read_site, state_directory, state_root, write_site
+from mxinstall.site.files import known_site, read_site, state_directory, state_root, write_site
 from mxinstall.site.model import PortRange, Site, SiteSpec
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Site",
     "SiteSpec",
     "derive",
+    "known_site",
     "read_site",
     "state_directory",
     "state_root",

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from mxinstall.site.model import Site
 from sitebundle.errors import SiteInvalid
 
+FILE = "site.yaml"
 _PathParts = tuple[str | int, ...]
 
 
@@ -32,6 +33,17 @@ def state_directory(name: str) -> Path:
     directory = state_root() / name
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     return directory
+
+
+def known_site(path: Path | None) -> Site:
+    """The site in `path`; without one, the only site that this host keeps. Raises SiteInvalid."""
+    if path is not None:
+        return read_site(path)
+    kept = sorted(state_root().glob(f"*/{FILE}"))
+    if len(kept) != 1:
+        names = ", ".join(place.parent.name for place in kept) or "none"
+        raise SiteInvalid(path=state_root(), detail=f"this host keeps {len(kept)} sites ({names}): say --site FILE")
+    return read_site(kept[0])
 
 
 def read_site(path: Path) -> Site:
