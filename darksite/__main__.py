@@ -9,7 +9,7 @@ import time
 
 import click
 
-from darksite import binaries, lifecycle, prerequisites
+from darksite import binaries, demo, lifecycle, prerequisites
 from darksite.errors import DarkSiteError
 from darksite.site import Site
 
@@ -101,6 +101,18 @@ def env(site: Site) -> None:
         print(f"export {name}={value}")
 
 
+@cli.command("demo")
+def demo_command() -> None:
+    """Lock, build, carry, install and prove: the whole way. Exit code 0 only if everything passed."""
+    sys.exit(demo.main(["demo"]))
+
+
+@cli.command("demo-down")
+def demo_down() -> None:
+    """Take the site down and remove what the demo made."""
+    sys.exit(demo.main(["demo-down"]))
+
+
 def main() -> None:
     """Renders what went wrong in one line, and passes interruptions on."""
     try:
@@ -110,7 +122,8 @@ def main() -> None:
         sys.exit(1)
     except subprocess.CalledProcessError as failure:
         said = (failure.stderr or "").strip()
-        print(f"error: {' '.join(map(str, failure.cmd))} ended with {failure.returncode}: {said}", file=sys.stderr)
+        command = " ".join(map(str, failure.cmd)).replace("\n", " ")[:160]
+        print(f"error: {command} ended with {failure.returncode}: {said}", file=sys.stderr)
         sys.exit(1)
 
 

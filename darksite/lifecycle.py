@@ -41,6 +41,8 @@ SITE_PROGRAMS = (
     "etcd",
     "coredns",
     "local-path-provisioner",
+    "registry",
+    "cnpg-manager",
     "kubectl",
 )
 _OPERATOR_GRACE_SECONDS = 3.0
@@ -88,12 +90,18 @@ def up(site: Site, report: Report) -> None:
 
 def build(report: Report, names: tuple[str, ...] = SITE_PROGRAMS) -> None:
     """Builds what is missing of `names`, and the preloaded images. Raises `subprocess.CalledProcessError`."""
-    for name in names:
-        if not binaries.is_built(name):
-            report(f"building {name}")
-            started = time.monotonic()
-            binaries.ensure(name)
-            report(f"built {name} in {time.monotonic() - started:.0f} s")
+    missing = [name for name in names if not binaries.is_built(name)]
+
+    def one(name: str) -> None:
+        started = time.monotonic()
+        report(f"building {name}")
+        binaries.ensure(name)
+        report(f"built {name} in {time.monotonic() - started:.0f} s")
+
+    # Two at a time: one links on a single core while the other compiles.
+    with ThreadPoolExecutor(max_workers=2) as side_by_side:
+        for result in [side_by_side.submit(one, name) for name in missing]:
+            result.result()
     node_images.archive()
 
 
@@ -101,6 +109,8 @@ def status(site: Site) -> Status:
     """What runs now. Needs root where the site is up; raises OSError."""
     ledger = machines.ledger_of(site)
     parts = {name: process is not None for name, process in ledger.parts().items()}
+    parts = {name: running for name, running in parts.items() if not name.endswith(machines.OUTER)}
+    parts.update(upstream.status(site).running if parts else {})
     expected = {machine.name for machine in site.machines if machine != site.operator}
     standing = _stands(site)
     if parts:
@@ -175,6 +185,8 @@ def _raise_cluster(site: Site, report: Report) -> None:
         for preparation in loaded:
             preparation.result()
     cluster.wait_for_nodes(site)
+    for node in site.nodes:
+        nodes.start_proxy(site, node)
     report("the nodes are ready")
     cluster.wait_for_addons(site)
     report("DNS and storage are ready")
@@ -184,7 +196,7 @@ def _prepare_node(site: Site, node: Node) -> None:
     nodes.wait_for_runtime(site, node)
     # Images first: a kubelet that finds one missing asks again only ten seconds later.
     nodes.load_images(site, node)
-    nodes.start_agents(site, node)
+    nodes.start_kubelet(site, node)
 
 
 def _stands(site: Site) -> bool:

@@ -16,6 +16,8 @@ from darksite.site import Machine, Site
 
 PRODUCTS = "/opt/darksite"
 """Where a machine sees the cache of built programs."""
+OUTER = "-outer"
+"""Ends the part that keeps a machine from outside: the parent of its first process."""
 _SHARED_ETC = (
     "alternatives",
     "group",
@@ -57,7 +59,8 @@ def start(site: Site, machine: Machine) -> None:
     cgroups.create(f"{machine.cgroup}/daemons")
     _furnish(machine)
     log = site.logs / f"{machine.name}.log"
-    outer = processes.start(
+    outer = ledger.start(
+        machine.name + OUTER,
         [
             "nsenter",
             f"--net={machine.namespace_path}",
@@ -101,7 +104,8 @@ def start_daemon(site: Site, machine: Machine, name: str, command: Sequence[str]
     ledger = ledger_of(site)
     if ledger.find(part) is not None:
         return
-    started = processes.start(
+    ledger.start(
+        part,
         [*enter(site, machine), *command],
         site.logs / f"{part}.log",
         cgroups.joining(f"{machine.cgroup}/daemons"),
@@ -110,7 +114,6 @@ def start_daemon(site: Site, machine: Machine, name: str, command: Sequence[str]
             "HOME": "/root",
         },
     )
-    ledger.record(part, started)
 
 
 def run(

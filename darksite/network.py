@@ -4,6 +4,7 @@ No interface of it ever exists outside these namespaces, no machine has a defaul
 address: there is no way out to close.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterable
 
@@ -12,6 +13,8 @@ from darksite.site import POD_RANGE, SERVICE_RANGE, Machine, Node, Site
 
 def namespaces() -> set[str]:
     """The network namespaces that have a name on this machine."""
+    if shutil.which("ip") is None:
+        return set()
     listed = subprocess.run(["ip", "netns", "list"], stdout=subprocess.PIPE, text=True, check=True).stdout
     return {line.split()[0] for line in listed.splitlines()}
 
@@ -86,4 +89,6 @@ def _set_kernel(machine: Machine, settings: dict[str, str]) -> None:
 def _ip(commands: Iterable[str], namespace: str = "") -> None:
     inside = ["-n", namespace] if namespace else []
     text = "".join(f"{command}\n" for command in commands)
-    subprocess.run(["ip", *inside, "-batch", "-"], input=text, text=True, check=True)
+    # It dies with us: it must not lay another cable after somebody has taken the network down.
+    command = ["setpriv", "--pdeathsig=KILL", "ip", *inside, "-batch", "-"]
+    subprocess.run(command, input=text, text=True, check=True)

@@ -40,7 +40,7 @@ def archive() -> Path:
 
 
 def _busybox_tree(root: Path) -> Path:
-    """busybox, a link per applet, and the C library it loads: a static one cannot load the resolver."""
+    """busybox, a link per applet, and the C library it loads."""
     for folder in ("bin", "tmp"):
         (root / folder).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)

@@ -36,9 +36,8 @@ def start_runtime(site: Site, node: Node) -> None:
     machines.start_daemon(site, node, "containerd", [machines.product("containerd", "containerd")])
 
 
-def start_agents(site: Site, node: Node) -> None:
-    """Starts kubelet and kube-proxy. The kubelet gives up where containerd does not answer yet."""
-    programs = machines.product("kubernetes")
+def start_kubelet(site: Site, node: Node) -> None:
+    """Starts the kubelet. It gives up where containerd does not answer yet."""
     labels = {
         "topology.kubernetes.io/region": site.name,
         "topology.kubernetes.io/zone": node.zone,
@@ -50,7 +49,7 @@ def start_agents(site: Site, node: Node) -> None:
         node,
         "kubelet",
         [
-            f"{programs}/kubelet",
+            f"{machines.product('kubernetes')}/kubelet",
             "--config=/etc/kubernetes/kubelet.json",
             "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
             f"--hostname-override={node.name}",
@@ -58,9 +57,12 @@ def start_agents(site: Site, node: Node) -> None:
             "--node-labels=" + ",".join(f"{key}={value}" for key, value in labels.items()),
         ],
     )
-    machines.start_daemon(
-        site, node, "kube-proxy", [f"{programs}/kube-proxy", "--config=/etc/kubernetes/kube-proxy.json"]
-    )
+
+
+def start_proxy(site: Site, node: Node) -> None:
+    """Starts kube-proxy. It ends by itself when it was started before its node had an address."""
+    program = f"{machines.product('kubernetes')}/kube-proxy"
+    machines.start_daemon(site, node, "kube-proxy", [program, "--config=/etc/kubernetes/kube-proxy.json"])
 
 
 def wait_for_runtime(site: Site, node: Node, timeout_seconds: float = 30) -> None:

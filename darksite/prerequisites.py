@@ -58,9 +58,10 @@ def install() -> list[str]:
     wanted = missing()
     if wanted:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        # Another apt may be at work on a fresh machine: wait for its lock rather than fail.
+        # Another apt may be at work on a fresh machine: wait for its lock rather than fail. `update` has no
+        # option for that and its lists are renewed by the other one, so its failure shows in `install`.
         apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
-        subprocess.run([*apt, "update"], env=environment, check=True)
+        subprocess.run([*apt, "update"], env=environment, check=False)
         subprocess.run([*apt, "install", "-y", "--no-install-recommends", *wanted], env=environment, check=True)
     if shutil.which("go") is None and not Path("/usr/local/go/bin/go").exists():
         raise PrerequisiteMissingError(["go (1.26 or later)"])

@@ -14,6 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+# Field 22 is the start time; the name in field 2 is ours and has no space in it.
+_DAEMON = """
+ledger=$1; shift
+while [ "$1" != -- ]; do echo 0 > "$1" || exit 70; shift; done; shift
+read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ started _ < /proc/$$/stat
+echo "$$ $started" > "$ledger" || exit 70
+exec "$@"
+"""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -45,36 +54,6 @@ def children(pid: int) -> list[Process]:
         return []
     found = (identify(int(child)) for child in listed)
     return [child for child in found if child is not None]
-
-
-def start(
-    command: list[str],
-    log: Path,
-    cgroup_files: Iterable[str] = (),
-    environment: Mapping[str, str] | None = None,
-) -> Process:
-    """Starts a daemon in a session of its own, so that it outlives the terminal; it appends to `log`.
-
-    It first puts itself into the cgroups whose `cgroup.procs` are given, so that its children are born there.
-    Raises OSError when nothing could be started; a command that is not found ends the process a moment later.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    joining = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 70; shift; done; shift; exec "$@"'
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    # Not subprocess: it minds children that are left behind, and these are meant to be.
-    pid = os.posix_spawn(
-        "/bin/sh",
-        ["/bin/sh", "-c", joining, "start", *cgroup_files, "--", *command],
-        os.environ if environment is None else environment,
-        setsid=True,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-    )
-    # Even a child that has ended keeps its entry until we do, so this cannot be somebody else.
-    return Process(pid, _look(pid)[1])
 
 
 def in_network_namespace(namespace: Path) -> list[Process]:
@@ -114,6 +93,40 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def start(
+        self,
+        part: str,
+        command: list[str],
+        log: Path,
+        cgroup_files: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Starts a daemon for `part` in a session of its own, so that it outlives the terminal; it appends to `log`.
+
+        It first puts itself into the cgroups whose `cgroup.procs` are given, so that its children are born there,
+        and writes itself down here: whoever starts it may be killed at any moment. Raises OSError when nothing
+        could be started; a command that is not found ends the process a moment later.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        # Not subprocess: it minds children that are left behind, and these are meant to be.
+        pid = os.posix_spawn(
+            "/bin/sh",
+            ["/bin/sh", "-c", _DAEMON, "sh", str(self._folder / part), *cgroup_files, "--", *command],
+            os.environ if environment is None else environment,
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
+        # Even a child that has ended keeps its entry until we do, so this cannot be somebody else.
+        process = Process(pid, _look(pid)[1])
+        self.record(part, process)
+        return process
 
     def record(self, part: str, process: Process) -> None:
         """Notes that `process` plays `part`; complete or not at all, also when interrupted."""

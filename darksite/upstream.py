@@ -16,11 +16,10 @@ from typing import Any
 
 import tomli_w
 
-from darksite import binaries, cache, fileserver, images
+from darksite import binaries, cache, cgroups, fileserver, images
 from darksite.errors import DarkSiteError
 from darksite.images.push import Registry
 from darksite.processes import Ledger, end
-from darksite.processes import start as start_process
 from darksite.site import Site
 
 HOSTS = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
@@ -162,7 +161,10 @@ def _start_registry(site: Site, ledger: Ledger, address: str) -> None:
 
 
 def _start_part(site: Site, ledger: Ledger, part: str, command: list[str], environment: Mapping[str, str]) -> None:
-    ledger.record(part, start_process(command, _log(site, part), environment=environment))
+    # In a cgroup of the site, `down` finds it even when its start was cut short.
+    cgroup = f"mxdark/{site.name}/upstream"
+    cgroups.create(cgroup)
+    ledger.start(part, command, _log(site, part), cgroups.joining(cgroup), environment)
 
 
 def _await_answer(site: Site, part: str, address: str, path: str) -> None:
