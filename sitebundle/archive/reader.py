@@ -138,14 +138,27 @@ class BundleReader:
         return reader
 
     @classmethod
-    def _opened(cls, path: Path, file: int) -> BundleReader:
+    def open_unfinished(cls, path: Path) -> BundleReader:
+        """Open an archive that is still growing: version, manifest and small members are there, layers may not be.
+
+        Raises what `open` raises.
+        """
+        file = _open(path)
+        try:
+            return cls._opened(path, file, finished=False)
+        except BaseException:
+            os.close(file)
+            raise
+
+    @classmethod
+    def _opened(cls, path: Path, file: int, finished: bool = True) -> BundleReader:
         size = os.fstat(file).st_size
         with _damage(path, names.VERSION):
             begin = _check_version(path, file, size)
         with _damage(path, names.MANIFEST):
             content = _manifest(file, begin)
             manifest = _parse(path, content)
-            expected = _least_bytes(manifest, begin, len(content))
+            expected = _least_bytes(manifest, begin, len(content), finished)
             if size < expected:
                 raise BundleTruncated(path=path, seen=size, expected=f"at least {expected}")
             reader = cls(path, file, size, manifest, content)
@@ -177,6 +190,13 @@ class BundleReader:
                 self.path, name, member.size, self._source(self._placements[name], member.digest, offset)
             )
 
+    def check(self, name: str) -> None:
+        """Read a member to its end and drop it. Raises MemberMissing, BundleDamaged."""
+        buffer = memoryview(bytearray(CHUNK))
+        with self.stream(name) as stream:
+            while stream.readinto(buffer):
+                pass
+
     def extract(self, name: str, target: Path, mode: int = 0o644) -> None:
         """Write a member to `target`, whole and verified or not at all.
 
@@ -191,8 +211,21 @@ class BundleReader:
         """What was said about the bundle after it was made. Raises BundleDamaged or BundleTruncated."""
         with _damage(self.path, names.ATTESTATIONS):
             tail = self._tail()
-            content = self._data(tail.attestations)
-            return Attestations(content, _signatures(self._small(tail.signatures)))
+            return Attestations(self._data(tail.attestations), _signatures(self._small(tail.signatures)))
+
+    def attestation_content(self) -> bytes:
+        """`attestations.json` alone. Raises BundleDamaged or BundleTruncated."""
+        with _damage(self.path, names.ATTESTATIONS):
+            return self._data(self._tail().attestations)
+
+    def attestation_signatures(self) -> tuple[str, ...]:
+        """The signatures over the attestations; none when a crash left the area half written."""
+        with _damage(self.path, names.ATTESTATION_SIGNATURES):
+            area_of = self._tail().signatures
+            try:
+                return _signatures(self._small(area_of))
+            except FrameFault:
+                return ()
 
     def tail(self) -> Tail:
         """Where attestations and their signatures lie. Raises BundleDamaged or BundleTruncated."""
@@ -401,10 +434,10 @@ def _parse(path: Path, content: bytes) -> BundleManifest:
         raise FrameFault(f"{place}: {first['msg']}") from fault
 
 
-def _least_bytes(manifest: BundleManifest, begin: int, manifest_bytes: int) -> int:
+def _least_bytes(manifest: BundleManifest, begin: int, manifest_bytes: int, finished: bool) -> int:
     own = layout.stored_frame_bytes(names.MANIFEST, manifest_bytes)
-    two_areas = 2 * layout.stored_frame_bytes(names.SIGNATURES, layout.AREA_BYTES)
-    return begin + own + two_areas + sum(member.frame_bytes for member in manifest.members)
+    areas = layout.stored_frame_bytes(names.SIGNATURES, layout.AREA_BYTES) * (2 if finished else 1)
+    return begin + own + areas + sum(member.frame_bytes for member in manifest.members)
 
 
 def _signatures(content: bytes) -> tuple[str, ...]:

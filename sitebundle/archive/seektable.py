@@ -37,6 +37,11 @@ def table_bytes(frames: int) -> int:
     return _HEAD.size + frames * ENTRY_BYTES + _FOOT.size
 
 
+def checksum_offset(frame: int) -> int:
+    """Where in the table the checksum of that frame stands."""
+    return _HEAD.size + frame * ENTRY_BYTES + 8
+
+
 def encode(entries: Sequence[Entry]) -> bytes:
     """The whole skippable frame."""
     body = b"".join(_ENTRY.pack(*entry) for entry in entries) + _FOOT.pack(len(entries), _CHECKSUMS, _MAGIC)

@@ -1,0 +1,141 @@
+"""Fetching what is small and compressing it in passing: stack, charts, files, CRDs, tools, manifests, configs.
+
+Bounded memory: a few documents at a time. Layers are `fill`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mxbundle.build.plan import WantedBlob
+from mxbundle.lock.discover import FoundCrd
+from mxbundle.lock.materials import Materials
+from mxbundle.lock.model import LockedTool
+from mxbundle.lock.tools import fetch_tool
+from sitebundle.archive import SmallMembers
+from sitebundle.errors import BlobCorrupt, BlobUnfetchable, ImageUnresolvable, RegistryRefused, RegistryUnreachable
+from sitebundle.events import Progress, Sink
+from sitebundle.manifest import Chart, Crd, ManifestFile, Tool
+from sitebundle.oci.upstream import Upstream
+
+DOCUMENTS_AT_ONCE = 8
+_CHUNK = 1 << 20
+
+
+def add_stack(small: SmallMembers, files: Sequence[tuple[str, Path]]) -> None:
+    """The stack's definition, as it stands."""
+    for inside, path in files:
+        small.add(f"stack/{inside}", path.read_bytes())
+
+
+def add_materials(
+    small: SmallMembers, materials: Materials, releases: Sequence[str]
+) -> tuple[tuple[Chart, ...], tuple[ManifestFile, ...]]:
+    """The charts and published files of `releases`."""
+    charts, files = [], []
+    written: set[str] = set()
+    for release in sorted(releases):
+        if release in materials.charts:
+            packed = materials.charts[release]
+            member = f"charts/{packed.name}-{packed.version}.tgz"
+            if member not in written:
+                small.add(member, packed.content)
+                written.add(member)
+            charts.append(
+                Chart(release=release, name=packed.name, version=packed.version, member=member, digest=packed.digest)
+            )
+        else:
+            published = materials.files[release]
+            member = f"files/{release}.yaml"
+            small.add(member, published.content)
+            files.append(ManifestFile(release=release, url=published.url, member=member, digest=published.digest))
+    return tuple(charts), tuple(files)
+
+
+def add_crds(small: SmallMembers, crds: Sequence[FoundCrd]) -> tuple[Crd, ...]:
+    """The CustomResourceDefinitions, in their canonical text."""
+    entries = []
+    for crd in sorted(crds, key=lambda crd: crd.name):
+        member = f"crds/{crd.name}.yaml"
+        small.add(member, crd.content)
+        entries.append(
+            Crd(
+                name=crd.name,
+                group=crd.group,
+                kind=crd.kind,
+                versions=crd.versions,
+                source=crd.source,
+                member=member,
+                digest=crd.digest,
+            )
+        )
+    return tuple(entries)
+
+
+def add_tools(small: SmallMembers, tools: Sequence[LockedTool], upstream: Upstream, folder: Path) -> tuple[Tool, ...]:
+    """The dark site's programs; one at a time lies in `folder` while it is compressed.
+
+    Raises SourceChanged, RegistryRefused, RegistryUnreachable.
+    """
+    entries = []
+    for tool in sorted(tools, key=lambda tool: (tool.platform, tool.name)):
+        member = f"tools/{tool.platform.replace('/', '-')}/{tool.name}"
+        with TemporaryDirectory(prefix=".mxbundle-tool-", dir=folder) as place:
+            program = Path(place) / "program"
+            fetch_tool(tool, upstream, program)
+            small.add_stream(member, tool.size, _chunks(program), tool.digest)
+        entries.append(
+            Tool(name=tool.name, version=tool.version, platform=tool.platform, member=member, digest=tool.digest)
+        )
+    return tuple(entries)
+
+
+def add_documents(small: SmallMembers, documents: Sequence[WantedBlob], upstream: Upstream, sink: Sink) -> int:
+    """Manifests, indexes and configs, fetched by digest; how many bytes.
+
+    Raises ImageUnresolvable or BlobUnfetchable, which name who needs the document.
+    """
+    total = sum(document.size for document in documents)
+    done = 0
+    waiting = iter(documents)
+    with ThreadPoolExecutor(DOCUMENTS_AT_ONCE, thread_name_prefix="document") as pool:
+        while batch := list(islice(waiting, DOCUMENTS_AT_ONCE)):
+            for document, content in zip(
+                batch, pool.map(lambda wanted: _document(wanted, upstream), batch), strict=True
+            ):
+                small.add(document.digest.blob_path, content)
+                done += len(content)
+            sink(Progress("gather", done, total, batch[-1].reference))
+    return done
+
+
+def _document(wanted: WantedBlob, upstream: Upstream) -> bytes:
+    fault: Exception | None = None
+    for place in wanted.places:
+        try:
+            registry = upstream.registry(place.host)
+            if wanted.is_manifest:
+                content = registry.manifest(place.repository, wanted.digest)[1]
+            else:
+                content = registry.read_blob(place.repository, wanted.digest)
+        except (RegistryRefused, RegistryUnreachable, BlobCorrupt) as refused:
+            fault = fault or refused
+            continue
+        if len(content) == wanted.size:
+            return content
+        fault = BlobCorrupt(registry=registry.name, seen=f"{len(content)} bytes", digest=wanted.digest)
+    if wanted.is_manifest:
+        raise ImageUnresolvable(reference=wanted.reference, detail=fault, needed_by=wanted.needed_by) from fault
+    raise BlobUnfetchable(
+        digest=wanted.digest, reference=wanted.reference, detail=fault, needed_by=wanted.needed_by
+    ) from fault
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
