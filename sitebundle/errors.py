@@ -462,6 +462,14 @@ class ToolMissing(SiteError):
     hint = "Install it, or use the one that the bundle carries."
 
 
+class KubeconfigInvalid(SiteError):
+    """{path} is not a usable kubeconfig: {detail}."""
+
+    id = "kubeconfig-invalid"
+    exit_code = 59
+    hint = "Name the right one with --kubeconfig or KUBECONFIG, and try it: kubectl --kubeconfig FILE get nodes"
+
+
 class ClusterRefused(SiteError):
     """The API server refused {action}: {status} {detail}."""
 

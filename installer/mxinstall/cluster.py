@@ -23,7 +23,7 @@ import urllib3
 import yaml
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from sitebundle.errors import ClusterRefused, ClusterUnreachable, FencedOff, SiteInvalid
+from sitebundle.errors import ClusterRefused, ClusterUnreachable, FencedOff, KubeconfigInvalid
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -83,7 +83,7 @@ def kubeconfig_path() -> Path:
 
 
 def read_access(path: Path) -> Access:
-    """The current context of a kubeconfig. Raises SiteInvalid with what is wrong with it."""
+    """The current context of a kubeconfig. Raises KubeconfigInvalid with what is wrong with it."""
     try:
         config = yaml.safe_load(path.read_text())
         context = _named(config["contexts"], config["current-context"])["context"]
@@ -108,9 +108,9 @@ def read_access(path: Path) -> Access:
             basic=basic,
         )
     except OSError as fault:
-        raise SiteInvalid(path=path, detail=f"the kubeconfig cannot be read: {fault.strerror or fault}") from fault
+        raise KubeconfigInvalid(path=path, detail=fault.strerror or str(fault)) from fault
     except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as fault:
-        raise SiteInvalid(path=path, detail=f"not a usable kubeconfig: {type(fault).__name__} {fault}") from fault
+        raise KubeconfigInvalid(path=path, detail=f"{type(fault).__name__} {fault}") from fault
 
 
 def _named(entries: list[Object], name: str) -> Object:

@@ -9,8 +9,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from mxinstall import tether
@@ -34,11 +35,12 @@ class Revision:
 
 @dataclass(frozen=True)
 class HelmReleases:
-    """The helm binary, acting with `kubeconfig` alone, its own files in the run's folder."""
+    """The helm binary, acting with `kubeconfig` alone, its own files in the run's folder. `stop` ends what runs."""
 
     binary: Path
     kubeconfig: Path
     work: WorkDir
+    stop: Event = field(default_factory=Event)
 
     def upgrade(
         self, release: str, namespace: str, chart: Path, values: Mapping[str, Any], timeout_seconds: int
@@ -82,7 +84,7 @@ class HelmReleases:
             "HELM_DRIVER": "secret",
             "KUBECONFIG": str(self.kubeconfig),
         }
-        outcome = tether.run([str(self.binary), *arguments], environment, timeout_seconds + _GRACE_SECONDS)
+        outcome = tether.run([str(self.binary), *arguments], environment, timeout_seconds + _GRACE_SECONDS, self.stop)
         if outcome.code:
             raise ReleaseFailed(release=release, detail=_reason(outcome))
 

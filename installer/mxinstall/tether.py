@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 # PR_SET_PDEATHSIG (1) is set between fork and exec by a small interpreter of its own: `preexec_fn` is not safe in a
 # process with threads. The signal comes when the *thread* that started it ends, so that thread must wait for it.
@@ -23,6 +25,8 @@ _WRAPPER = (
     "os.execv(sys.argv[2],sys.argv[2:])\n"
 )
 
+_LOOK_SECONDS = 0.5
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,20 +37,27 @@ class Outcome:
     stderr: str
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], timeout_seconds: float) -> Outcome:
+def run(
+    command: Sequence[str], environment: Mapping[str, str], timeout_seconds: float, stop: Event | None = None
+) -> Outcome:
     """Run `command` (an absolute program first) to its end.
 
-    Ends the whole group on a timeout (code -1, said in stderr) and on any exception here, SIGINT included.
+    Ends the whole group on a timeout or when `stop` is set (code -1, said in stderr), and on any exception here.
     """
     wrapped = [sys.executable, "-I", "-S", "-c", _WRAPPER, str(os.getpid()), *command]
+    deadline = time.monotonic() + timeout_seconds
     with _group(wrapped, environment) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            stdout, stderr = process.communicate()
-            return Outcome(-1, stdout, f"{stderr}\nended after {timeout_seconds:.0f} s".strip())
-        return Outcome(process.returncode, stdout, stderr)
+        while True:
+            try:
+                stdout, stderr = process.communicate(timeout=_LOOK_SECONDS)
+                return Outcome(process.returncode, stdout, stderr)
+            except subprocess.TimeoutExpired:
+                stopped = stop is not None and stop.is_set()
+                if stopped or time.monotonic() > deadline:
+                    _kill(process)
+                    stdout, stderr = process.communicate()
+                    why = "interrupted" if stopped else f"ended after {timeout_seconds:.0f} s"
+                    return Outcome(-1, stdout, f"{stderr}\n{why}".strip())
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Event
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
@@ -32,11 +33,12 @@ class Expected:
     others: Mapping[str, Sequence[Object]]
 
 
-def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool) -> None:
+def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool, stop: Event | None = None) -> None:
     """Wait until every condition of the release holds.
 
     `fresh`: it was changed just now, so the conditions must hold twice, POLL_SECONDS apart; an operator may not
-    have looked at the change yet when its object still says that all is well. Raises ReleaseNotReady.
+    have looked at the change yet when its object still says that all is well. Raises ReleaseNotReady, also
+    when `stop` is set.
     """
     release = expected.release
     began = time.monotonic()
@@ -48,7 +50,8 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool)
         if held >= needed:
             return
         waited = time.monotonic() - began
-        if waited > release.timeout_seconds:
+        stopped = stop is not None and stop.is_set()
+        if stopped or waited > release.timeout_seconds:
             pods = _passing(lambda: troubled_pods(cluster, expected))
             detail = "; ".join([*obstacles, *pods]) or "it was ready only for a moment"
             raise ReleaseNotReady(release=release.name, seconds=round(waited), detail=detail)
@@ -56,7 +59,7 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool)
             said, said_at = obstacles[0], time.monotonic()
             because = _passing(lambda: troubled_pods(cluster, expected))
             sink(Note("info", f"{release.name}: waiting, {'; '.join([said, *because[:2]])}"))
-        time.sleep(POLL_SECONDS)
+        (stop or Event()).wait(POLL_SECONDS)
 
 
 def unmet(cluster: Cluster, expected: Expected) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +100,13 @@ def deploy_levels(deployment: Deployment, levels: Sequence[Sequence[PlannedRelea
     for level in levels:
         with ThreadPoolExecutor(max_workers=max(1, len(level)), thread_name_prefix="release") as pool:
             running = [pool.submit(_deploy, deployment, planned, rendered) for planned in level]
-        # The pool has waited for all of them; the first failure in order of name is told.
+            try:
+                wait(running)
+            except BaseException:
+                # The operator's SIGINT: helm and the waiting end now, not after their timeouts.
+                deployment.helm.stop.set()
+                raise
+        # All have ended; the first failure in order of name is told.
         changed += [planned.name for planned, future in zip(level, running, strict=True) if future.result()]
     return changed
 
@@ -137,7 +143,7 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
     began = time.monotonic()
     expected = Expected(planned.release, planned.objects, rendered)
     if planned.change == "unchanged":
-        wait_ready(deployment.cluster, expected, deployment.sink, fresh=False)
+        wait_ready(deployment.cluster, expected, deployment.sink, fresh=False, stop=deployment.helm.stop)
         deployment.sink(Step(STAGE, planned.name, "unchanged", "", time.monotonic() - began))
         return False
     with deployment.journal.step(f"release/{planned.name}") as entry:
@@ -145,7 +151,7 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
         write_record(deployment.cluster, _begun(deployment, planned, known))
         uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
         write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
-        wait_ready(deployment.cluster, expected, deployment.sink, fresh=True)
+        wait_ready(deployment.cluster, expected, deployment.sink, fresh=True, stop=deployment.helm.stop)
         entry.outcome = planned.change
     deployment.sink(Step(STAGE, planned.name, "ok", planned.change, time.monotonic() - began))
     return True

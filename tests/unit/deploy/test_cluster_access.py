@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mxinstall.cluster import Access, Cluster, read_access
 
-from sitebundle.errors import ClusterUnreachable, SiteInvalid
+from sitebundle.errors import ClusterUnreachable, KubeconfigInvalid
 
 
 def kubeconfig(path: Path, user: dict[str, Any], **cluster: Any) -> Path:
@@ -61,12 +61,12 @@ def test_a_credential_plugin_is_run_without_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "a: [", "clusters: []\ncontexts: []\ncurrent-context: x\n", "- 1\n"])
 def test_what_is_no_kubeconfig_is_one_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "k").write_text(text)
-    with pytest.raises(SiteInvalid, match="not a usable kubeconfig"):
+    with pytest.raises(KubeconfigInvalid, match="not a usable kubeconfig"):
         read_access(tmp_path / "k")
 
 
 def test_a_missing_kubeconfig_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(SiteInvalid, match="No such file"):
+    with pytest.raises(KubeconfigInvalid, match="No such file"):
         read_access(tmp_path / "none")
 
 
