@@ -294,6 +294,11 @@ def sign(message: bytes, private_key: Path, namespace: str) -> str:
     return "\n".join([_BEGIN, *lines, _END]) + "\n"
 
 
+def allowed_line(key: PublicKey, principal: str) -> str:
+    """The line that lets `key` vouch for bundles in a trust store."""
+    return f'{principal} namespaces="*@mxbundle.io" {key.line}'
+
+
 def public_key_of(private_key: Path) -> PublicKey:
     """The public half of what `sign` would sign with. Raises KeyUnusable."""
     key = _ed25519_file_key(private_key)

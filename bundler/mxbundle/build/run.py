@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mxbundle.build import fit, gather
 from mxbundle.build.fill import fill
@@ -47,6 +48,19 @@ class BuildReport:
     kept_bytes: int
     seconds: float
     signed_by: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as the JSON face prints it."""
+        return {**asdict(self), "output": str(self.output), "seconds": round(self.seconds, 3)}
+
+    def __str__(self) -> str:
+        kept = f", {self.kept_bytes} were there from an earlier run" if self.kept_bytes else ""
+        return (
+            f"{self.output}: generation {self.generation}, {self.images} images, {self.archive_bytes} bytes "
+            f"in {self.seconds:.1f} s\n"
+            f"layers: {self.layer_bytes} bytes, {self.fetched_bytes} fetched{kept}\n"
+            f"manifest {self.manifest_digest}\n" + (f"signed by {self.signed_by}" if self.signed_by else "not signed")
+        )
 
 
 def build(

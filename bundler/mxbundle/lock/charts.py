@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from sitebundle.digest import Digest
-from sitebundle.errors import BlobCorrupt, RegistryRefused, SourceChanged, StackInvalid
+from sitebundle.errors import BlobCorrupt, RegistryRefused, RegistryUnreachable, SourceChanged, StackInvalid
 from sitebundle.oci.upstream import Upstream
 from sitebundle.stack import Release
 
@@ -113,7 +113,9 @@ def _about(folder: Path) -> dict[str, str]:
 def _pulled(release: Release, upstream: Upstream, workspace: Path) -> bytes:
     """An OCI chart, pulled by oras and checked against the manifest, which oras does not do."""
     from oras.client import OrasClient
+    from oras.logger import setup_logger
 
+    setup_logger(quiet=True)
     source = release.chart or ""
     host, _, repository = source.removeprefix("oci://").partition("/")
     if not repository or release.version is None:
@@ -133,16 +135,14 @@ def _pulled(release: Release, upstream: Upstream, workspace: Path) -> bytes:
     path = "/".join(part for part in (endpoint.host, endpoint.path_prefix, repository) if part)
     pulled = workspace / "pulled"
     try:
-        names = client.pull(f"{path}@{descriptor.digest}", outdir=str(pulled), allowed_media_type=[CHART_LAYER])
-        content = Path(names[0]).read_bytes() if names else b""
+        names = client.pull(f"{path}@{descriptor.digest}", outdir=str(pulled))
+        contents = {Digest.of(content): content for content in (Path(name).read_bytes() for name in names)}
     except (OSError, ValueError) as fault:
-        raise RegistryRefused(
-            registry=registry.name, action=f"chart {source}:{tag}", status=descriptor.digest, detail=str(fault)
-        ) from fault
+        raise RegistryUnreachable(registry=registry.name, detail=f"chart {source}:{tag}: {fault}") from fault
     expected = Digest(layers[0]["digest"])
-    if Digest.of(content) != expected:
-        raise BlobCorrupt(registry=registry.name, seen=Digest.of(content), digest=expected)
-    return content
+    if expected not in contents:
+        raise BlobCorrupt(registry=registry.name, seen=", ".join(contents) or "nothing", digest=expected)
+    return contents[expected]
 
 
 def _downloaded(release: Release, upstream: Upstream) -> bytes:

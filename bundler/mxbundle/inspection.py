@@ -1,0 +1,149 @@
+"""What a bundle holds and what takes its space, as one value that both faces print. Pure but for the open reader."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from sitebundle.archive import BundleReader
+from sitebundle.manifest import BundleManifest, Image
+from sitebundle.signature import Signature
+
+LARGEST_SHOWN = 10
+_KINDS = (
+    ("stack/", "stack definition"),
+    ("charts/", "charts"),
+    ("files/", "manifest files"),
+    ("crds/", "CRDs"),
+    ("tools/", "tools"),
+)
+
+
+def describe(reader: BundleReader) -> dict[str, Any]:
+    """Everything that `mxbundle inspect` shows. Sizes in bytes; `archive_bytes` is what it takes in the file."""
+    manifest = reader.manifest
+    sizes = {member.name: member.size for member in manifest.members}
+    users = _users(manifest)
+    layers = sorted(((name, sizes[name]) for name in users if name in sizes), key=lambda item: (-item[1], item[0]))
+    return {
+        "path": str(reader.path),
+        "name": manifest.name,
+        "generation": manifest.generation,
+        "created": manifest.created,
+        "profile": manifest.profile,
+        "platforms": list(manifest.platforms),
+        "file_bytes": reader.file_bytes,
+        "manifest_digest": reader.manifest_digest,
+        "lock_digest": manifest.lock_digest,
+        "signatures": [_signature(armored) for armored in reader.signatures],
+        "images": [_image(image, sizes, users) for image in manifest.images],
+        "charts": [{"release": c.release, "name": c.name, "version": c.version} for c in manifest.charts],
+        "files": [{"release": f.release, "url": f.url} for f in manifest.files],
+        "crds": [{"name": c.name, "versions": list(c.versions)} for c in manifest.crds],
+        "tools": [
+            {"name": t.name, "version": t.version, "platform": t.platform, "bytes": sizes[t.member]}
+            for t in manifest.tools
+        ],
+        "space": _space(manifest),
+        "largest": [
+            {"digest": name.removeprefix("blobs/sha256/"), "bytes": size, "images": sorted(users[name])}
+            for name, size in layers[:LARGEST_SHOWN]
+        ],
+    }
+
+
+def as_text(about: dict[str, Any]) -> str:
+    """The description for people."""
+    lines = [
+        f"{about['path']}: {_size(about['file_bytes'])}",
+        f"  bundle {about['name']}, generation {about['generation']}, profile {about['profile']}, "
+        + ", ".join(about["platforms"]),
+        f"  manifest {about['manifest_digest']}",
+        *(f"  signed by {entry}" for entry in about["signatures"]),
+        *([] if about["signatures"] else ["  not signed"]),
+        "",
+        f"images ({len(about['images'])}): layers, of these in no other image",
+        *(
+            f"  {_size(image['bytes']):>10} {_size(image['own_bytes']):>10}  {image['reference']}  "
+            + image["digest"][7:19]
+            for image in about["images"]
+        ),
+        "",
+        "charts and manifest files",
+        *(f"  {chart['release']}: {chart['name']} {chart['version']}" for chart in about["charts"]),
+        *(f"  {file['release']}: {file['url']}" for file in about["files"]),
+        f"  {len(about['crds'])} CRDs",
+        "",
+        "tools",
+        *(
+            f"  {_size(tool['bytes']):>10}  {tool['name']} {tool['version']} {tool['platform']}"
+            for tool in about["tools"]
+        ),
+        "",
+        "what takes the space in the file",
+        *(f"  {_size(entry['archive_bytes']):>10}  {entry['what']} ({entry['members']})" for entry in about["space"]),
+        "",
+        "largest layers",
+        *(
+            f"  {_size(entry['bytes']):>10}  {entry['digest'][:12]}  {', '.join(entry['images'])}"
+            for entry in about["largest"]
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _users(manifest: BundleManifest) -> dict[str, set[str]]:
+    """Layer member -> references of the images that need it."""
+    users: dict[str, set[str]] = defaultdict(set)
+    for image in manifest.images:
+        for carried in image.carried:
+            for layer in carried.layers:
+                users[layer.blob_path].add(image.reference)
+    return users
+
+
+def _image(image: Image, sizes: dict[str, int], users: dict[str, set[str]]) -> dict[str, Any]:
+    layers = {layer.blob_path for carried in image.carried for layer in carried.layers}
+    return {
+        "reference": image.reference,
+        "digest": image.digest,
+        "platforms": [carried.platform for carried in image.carried],
+        "bytes": sum(sizes[layer] for layer in layers),
+        "own_bytes": sum(sizes[layer] for layer in layers if len(users[layer]) == 1),
+        "needed_by": list(image.needed_by),
+    }
+
+
+def _space(manifest: BundleManifest) -> list[dict[str, Any]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for member in manifest.members:
+        found[_kind(member.name, member.storage)].append(member.frame_bytes)
+    entries: Iterable[tuple[str, list[int]]] = found.items()
+    return [
+        {"what": what, "members": len(parts), "archive_bytes": sum(parts)}
+        for what, parts in sorted(entries, key=lambda item: (-sum(item[1]), item[0]))
+    ]
+
+
+def _kind(name: str, storage: str) -> str:
+    for prefix, what in _KINDS:
+        if name.startswith(prefix):
+            return what
+    return "layers" if storage == "stored" else "manifests, configs and indexes"
+
+
+def _signature(armored: str) -> str:
+    try:
+        return Signature.parse(armored).key.fingerprint
+    except ValueError:
+        return "an unreadable signature"
+
+
+def _size(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
