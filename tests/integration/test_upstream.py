@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from darksite import upstream
+from darksite import cgroups, upstream
 from darksite.images import all_contracts, build
 from darksite.processes import Ledger
 from darksite.site import Site
@@ -40,6 +40,7 @@ def addresses() -> Iterator[upstream.Addresses]:
     yield upstream.start(SITE)
     for site in (SITE, OTHER):
         upstream.stop(site)
+        cgroups.remove(f"mxdark/{site.name}")
         shutil.rmtree(site.state, ignore_errors=True)
 
 
