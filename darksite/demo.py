@@ -130,10 +130,11 @@ def _build(site: Site, places: Places, report: Report) -> Path:
         chosen = ["--platform", PLATFORM, "--profile", PROFILE]
         _mxbundle(["lock", *places_of_lock, "--tools", str(tools), *chosen], environment)
     with _stage(report, "build", "One signed file, straight from the network") as stage:
-        generation = _generation(home / "generation.json", lock)
+        generation, created = _generation(home / "generation.json", lock)
         inputs = ["--manifests", str(manifests), "--lock", str(lock), "--mirrors", str(mirrors)]
         options = ["--generation", str(generation), "--profile", PROFILE, "--platform", PLATFORM, "--key", str(key)]
-        _mxbundle(["build", *inputs, *options, "--output", str(bundle)], environment)
+        dated = {**environment, "SOURCE_DATE_EPOCH": str(created)}
+        _mxbundle(["build", *inputs, *options, "--output", str(bundle)], dated)
         stage.bytes = bundle.stat().st_size
     return bundle
 
@@ -211,14 +212,17 @@ def _stage(report: Report, name: str, title: str) -> Iterator[Stage]:
         stage.seconds = round(time.monotonic() - started, 1)
 
 
-def _generation(record: Path, lock: Path) -> int:
-    """The generation that this lock is built as: one more than the last whenever the lock has changed."""
+def _generation(record: Path, lock: Path) -> tuple[int, int]:
+    """The generation that this lock is built as, and its date in seconds since the epoch.
+
+    One more than the last, and now, whenever the lock has changed; else the same again, for the same bytes.
+    """
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    generation, built = json.loads(record.read_text()) if record.exists() else (0, "")
+    generation, created, built = json.loads(record.read_text()) if record.exists() else (0, 0, "")
     if built != digest:
-        generation += 1
-        record.write_text(json.dumps([generation, digest]))
-    return int(generation)
+        generation, created = generation + 1, int(time.time())
+        record.write_text(json.dumps([generation, created, digest]))
+    return int(generation), int(created)
 
 
 def _tool(name: str, version_argument: str) -> dict[str, str | None]:
