@@ -139,7 +139,7 @@ class BlobWriter:
     @property
     def done_bytes(self) -> int:
         """How many of them are in place."""
-        return self._at - len(self._placement.header)
+        return max(0, self._at - len(self._placement.header))
 
     def restart(self) -> None:
         """Forget what is in place."""
@@ -181,7 +181,7 @@ class BlobWriter:
 
     def checkpoint(self) -> Checkpoint:
         """What to write into the journal now."""
-        return Checkpoint(max(0, self.done_bytes), self._prefix.hexdigest())
+        return Checkpoint(self.done_bytes, self._prefix.hexdigest())
 
     def finish(self) -> None:
         """Compare the digest and end the last frame. Raises WrongContent, OSError."""
