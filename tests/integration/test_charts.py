@@ -1,0 +1,329 @@
+"""Every chart rendered by the real helm in every profile, and what must hold for whatever comes out.
+
+Image contracts are held against what the charts ask of images. What HAProxy and Synapse make of their configuration
+is in test_routing.py and test_synapse_configuration.py.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from shipped_stack import DIGEST, MANIFESTS, PULL_SECRET, named, rendered, rendered_text, stack, values_of
+
+from sitebundle.errors import RenderFailed
+from sitebundle.podspecs import containers, pod_specs
+
+CHARTS = [release.name for release in stack().releases if release.chart is not None]
+CASES = [(release, profile) for release in CHARTS for profile in stack().profiles]
+DEMO_CPU, DEMO_MEMORY_BYTES = 1.5, 6 << 30
+OPERATOR_CPU, OPERATOR_MEMORY_BYTES = 0.1, 100 << 20
+"""What CloudNativePG's published Deployment asks for."""
+
+everywhere = pytest.mark.parametrize(("release", "profile"), CASES)
+
+
+def workloads(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    for entry in objects:
+        for pod, _ in pod_specs(entry):
+            yield f"{entry['kind']}/{entry['metadata']['name']}", entry, pod
+
+
+@everywhere
+def test_two_renders_are_the_same_bytes(release: str, profile: str) -> None:
+    assert rendered_text(release, profile) == rendered_text(release, profile)
+
+
+@everywhere
+def test_each_image_is_pinned_rewritten_and_pulled_only_when_it_is_missing(release: str, profile: str) -> None:
+    objects = rendered(release, profile)
+    seen = 0
+    for name, _, pod in workloads(objects):
+        assert {"name": PULL_SECRET} in pod["imagePullSecrets"], name
+        for container, _ in containers(pod):
+            seen += 1
+            assert container["image"].startswith("registry.example.site:5000/mx/"), name
+            assert container["image"].endswith(f"@{DIGEST}"), name
+            assert container["imagePullPolicy"] == "IfNotPresent", name
+    for cluster in (entry for entry in objects if entry["kind"] == "Cluster"):
+        seen += 1
+        assert cluster["spec"]["imageName"].endswith(f"@{DIGEST}")
+        assert cluster["spec"]["imagePullSecrets"] == [{"name": PULL_SECRET}]
+        assert cluster["spec"]["imagePullPolicy"] == "IfNotPresent"
+    assert seen
+    without_pins = rendered_text(release, profile).replace(f"@{DIGEST}", "")
+    assert "sha256:" not in without_pins
+
+
+@everywhere
+def test_each_container_can_do_no_more_than_run(release: str, profile: str) -> None:
+    for name, _, pod in workloads(rendered(release, profile)):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] > 0, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["enableServiceLinks"] is False, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
+        assert not any("hostPath" in volume for volume in pod["volumes"]), name
+        for container, _ in containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+
+
+@everywhere
+def test_each_pod_runs_as_the_user_that_its_image_promises(release: str, profile: str) -> None:
+    promised = {}
+    for path in (MANIFESTS / "images").glob("*.toml"):
+        contract = tomllib.loads(path.read_text())
+        promised[f"/mx/{contract['reference']}@"] = contract["process"]["uid"]
+    for name, _, pod in workloads(rendered(release, profile)):
+        for container, _ in containers(pod):
+            (uid,) = (uid for part, uid in promised.items() if part in container["image"])
+            assert pod["securityContext"]["runAsUser"] == uid, name
+
+
+@everywhere
+def test_each_container_has_requests_a_memory_limit_and_lenient_probes(release: str, profile: str) -> None:
+    for name, _, pod in workloads(rendered(release, profile)):
+        assert pod["terminationGracePeriodSeconds"] <= 60, name
+        for container, place in containers(pod):
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+            assert "memory" in container["resources"]["limits"], name
+            if place.startswith("initContainers"):
+                continue
+            startup, liveness = container["startupProbe"], container["livenessProbe"]
+            assert startup["periodSeconds"] * startup["failureThreshold"] >= 60, name
+            assert liveness["timeoutSeconds"] >= 12, name
+            assert "readinessProbe" in container, name
+
+
+@everywhere
+def test_each_workload_has_its_own_disruption_budget_that_lets_a_drain_through(release: str, profile: str) -> None:
+    objects = rendered(release, profile)
+    budgets = [entry["spec"] for entry in objects if entry["kind"] == "PodDisruptionBudget"]
+    for name, entry, _ in workloads(objects):
+        selector = entry["spec"]["selector"]
+        assert [budget for budget in budgets if budget["selector"] == selector] == [
+            {"maxUnavailable": 1, "selector": selector}
+        ], name
+        labels = entry["spec"]["template"]["metadata"]["labels"]
+        assert selector["matchLabels"].items() <= labels.items(), name
+
+
+@everywhere
+def test_a_new_chart_version_restarts_nothing(release: str, profile: str) -> None:
+    chart = yaml.safe_load((MANIFESTS / "charts" / release / "Chart.yaml").read_text())
+    for entry in rendered(release, profile):
+        assert chart["version"] not in str(entry["metadata"].get("labels"))
+        assert "helm.sh/chart" not in str(entry)
+        assert chart["version"] not in str(entry["spec"].get("template", {}) if "spec" in entry else {})
+
+
+@everywhere
+def test_a_release_holds_no_crd_no_secret_and_no_hook(release: str, profile: str) -> None:
+    for entry in rendered(release, profile):
+        assert entry["kind"] not in ("CustomResourceDefinition", "Secret")
+        assert "helm.sh/hook" not in str(entry["metadata"].get("annotations"))
+        assert entry["metadata"]["namespace"] == stack().release(release).namespace
+
+
+@everywhere
+def test_the_secrets_that_pods_mount_are_made_by_the_installer(release: str, profile: str) -> None:
+    namespace = stack().release(release).namespace
+    made = {plan.name for plan in stack().secrets if namespace in plan.namespaces}
+    for _, _, pod in workloads(rendered(release, profile)):
+        wanted = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        assert wanted <= made
+
+
+def test_the_demonstration_fits_a_machine_with_two_cores() -> None:
+    cpu, memory_bytes = OPERATOR_CPU, float(OPERATOR_MEMORY_BYTES)
+    for release in CHARTS:
+        objects = rendered(release, "demo")
+        for _, entry, pod in workloads(objects):
+            for container, place in containers(pod):
+                if not place.startswith("initContainers"):
+                    cpu += entry["spec"]["replicas"] * _quantity(container["resources"]["requests"]["cpu"])
+                    memory_bytes += entry["spec"]["replicas"] * _quantity(container["resources"]["requests"]["memory"])
+        for cluster in (entry for entry in objects if entry["kind"] == "Cluster"):
+            requests = cluster["spec"]["resources"]["requests"]
+            cpu += cluster["spec"]["instances"] * _quantity(requests["cpu"])
+            memory_bytes += cluster["spec"]["instances"] * _quantity(requests["memory"])
+    assert 0.5 < cpu <= DEMO_CPU
+    assert memory_bytes <= DEMO_MEMORY_BYTES
+
+
+def _quantity(text: str | float) -> float:
+    number, unit = re.fullmatch(r"([0-9.]+)(m|Mi|Gi)?", str(text)).groups()  # type: ignore[union-attr]
+    return float(number) * {"m": 0.001, "Mi": 1 << 20, "Gi": 1 << 30, None: 1}[unit]
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_a_commit_is_on_two_instances_and_synapse_finds_the_collation_it_needs(profile: str) -> None:
+    spec = named(rendered("postgres", profile), "Cluster", "postgres")["spec"]
+    assert spec["instances"] == 3
+    assert spec["postgresql"]["synchronous"] == {
+        "method": "any",
+        "number": 1,
+        "dataDurability": "required",
+        "failoverQuorum": True,
+    }
+    initdb = spec["bootstrap"]["initdb"]
+    assert (initdb["encoding"], initdb["localeCollate"], initdb["localeCType"]) == ("UTF8", "C", "C")
+    assert spec["switchoverDelay"] <= 300  # seconds; a design once meant milliseconds
+    assert spec["certificates"] == {
+        "serverCASecret": "site-ca",
+        "serverTLSSecret": "postgres-server-tls",
+        "clientCASecret": "site-ca",
+        "replicationTLSSecret": "postgres-replication-tls",
+    }
+
+
+def test_the_certificate_of_the_database_is_valid_for_the_name_that_synapse_uses() -> None:
+    (plan,) = (plan for plan in stack().secrets if plan.name == "postgres-server-tls")
+    assert plan.certificate is not None
+    assert values_of("synapse", "demo")["database"]["host"] in plan.certificate.dns
+
+
+def test_the_storage_class_of_the_site_reaches_volumes() -> None:
+    assert named(rendered("postgres", "demo"), "Cluster", "postgres")["spec"]["storage"]["storageClass"] == "fast"
+    media = named(rendered("synapse", "demo"), "StatefulSet", "synapse-media-repository")
+    assert media["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "bulk"
+
+
+# --- Synapse --------------------------------------------------------------------------------------------------
+
+
+def homeserver(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(named(objects, "ConfigMap", "synapse-config")["data"]["homeserver.yaml"])
+    return content
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_each_writer_of_a_stream_can_be_reached_by_the_others(profile: str) -> None:
+    objects = rendered("synapse", profile)
+    shared = homeserver(objects)
+    services = {
+        f"{entry['metadata']['name']}.{entry['metadata']['namespace']}.svc.cluster.local": entry["spec"]
+        for entry in objects
+        if entry["kind"] == "Service"
+    }
+    assert shared["stream_writers"]["events"] == ["synapse-event-persister-0", "synapse-event-persister-1"]
+    writers = {name for names in shared["stream_writers"].values() for name in names} - {"master"}
+    assert writers <= set(shared["instance_map"])
+    for name, place in shared["instance_map"].items():
+        pod, _, service = place["host"].partition(".")
+        assert pod == ("synapse-main-0" if name == "main" else name)
+        assert place["port"] in [port["port"] for port in services[service]["ports"]]
+        owner = named(objects, "StatefulSet", pod.rpartition("-")[0])
+        assert int(pod.rpartition("-")[2]) < owner["spec"]["replicas"]
+        assert owner["spec"]["serviceName"] == service.split(".")[0]
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_all_processes_together_cannot_use_up_the_connections_of_the_database(profile: str) -> None:
+    objects = rendered("synapse", profile)
+    config = named(objects, "ConfigMap", "synapse-config")["data"]
+    open_at_most = 0
+    for entry in (entry for entry in objects if entry["kind"] == "StatefulSet"):
+        own = yaml.safe_load(config[entry["metadata"]["name"].removeprefix("synapse-") + ".yaml"])
+        open_at_most += entry["spec"]["replicas"] * own["database"]["args"]["cp_max"]
+    cluster = named(rendered("postgres", profile), "Cluster", "postgres")
+    reserve = values_of("synapse", profile)["database"]["reserve"]
+    assert 0 < open_at_most <= int(cluster["spec"]["postgresql"]["parameters"]["max_connections"]) - reserve
+
+
+def test_nothing_in_the_configuration_asks_the_internet() -> None:
+    shared = homeserver(rendered("synapse", "demo"))
+    assert shared["report_stats"] is False
+    assert shared["trusted_key_servers"] == []
+    assert shared["federation_domain_whitelist"] == []
+    assert shared["url_preview_enabled"] is False
+
+
+def test_no_secret_stands_in_a_config_map() -> None:
+    text = str(named(rendered("synapse", "demo"), "ConfigMap", "synapse-config")["data"])
+    for key in ("registration_shared_secret:", "macaroon_secret_key:", "form_secret:", "worker_replication_secret:"):
+        assert key not in text
+    assert "password:" not in text
+
+
+def test_main_serves_media_when_no_worker_does() -> None:
+    objects = rendered("synapse", "demo", {"workers": {"media-repository": {"replicas": 0}}})
+    shared = homeserver(objects)
+    main = yaml.safe_load(named(objects, "ConfigMap", "synapse-config")["data"]["main.yaml"])
+    assert shared["enable_media_repo"] is True
+    assert "media" in main["listeners"][0]["resources"][0]["names"]
+    mounts = named(objects, "StatefulSet", "synapse-main")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert {"name": "media", "mountPath": "/media"} in mounts
+    assert "media-repository" not in named(objects, "ConfigMap", "synapse-routing")["data"]["path.map"]
+
+
+def test_a_type_without_workers_leaves_no_trace() -> None:
+    workers = {name: {"replicas": 0} for name in ("synchrotron", "client-reader", "media-repository")}
+    objects = rendered("synapse", "demo", {"workers": {**workers, "event-persister": {"replicas": 0}}})
+    assert [entry["metadata"]["name"] for entry in objects if entry["kind"] == "StatefulSet"] == ["synapse-main"]
+    shared = homeserver(objects)
+    assert shared["stream_writers"] == {}
+    assert list(shared["instance_map"]) == ["main"]
+    routing = named(objects, "ConfigMap", "synapse-routing")["data"]
+    assert routing["path.map"].strip() == ""
+
+
+def pod_hashes(objects: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        entry["metadata"]["name"]: entry["spec"]["template"]["metadata"]["annotations"]["mxbundle.io/config-hash"]
+        for entry in objects
+        if entry["kind"] in ("StatefulSet", "Deployment")
+    }
+
+
+def test_a_new_writer_rolls_every_process_for_each_must_know_it() -> None:
+    before = pod_hashes(rendered("synapse", "demo"))
+    after = pod_hashes(rendered("synapse", "demo", {"workers": {"event-persister": {"replicas": 3}}}))
+    assert {name for name in before if before[name] != after[name]} == set(before) - {"routing"}
+
+
+def test_a_new_synchrotron_rolls_the_routing_tier_only() -> None:
+    before = pod_hashes(rendered("synapse", "demo"))
+    after = pod_hashes(rendered("synapse", "demo", {"workers": {"synchrotron": {"replicas": 3}}}))
+    assert {name for name in before if before[name] != after[name]} == {"routing"}
+
+
+def test_the_upload_limit_is_one_value() -> None:
+    objects = rendered("synapse", "demo", {"maxUploadMiB": 7})
+    assert homeserver(objects)["max_upload_size"] == "7M"
+    assert f"gt {7 << 20} " in named(objects, "ConfigMap", "synapse-routing")["data"]["haproxy.cfg"]
+
+
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({"workers": {"synchrotron": {"replicas": 40}}}, ["may open", "raise maxConnections"]),
+        (
+            {"workers": {"media-repository": {"replicas": 2}}},
+            ["workers.media-repository.replicas: at most one may run"],
+        ),
+        ({"config": {"instance_map": {}}}, ["config.instance_map: the chart derives it"]),
+        (
+            {"serverName": "", "workers": {"media-repository": {"replicas": 2}}},
+            ["serverName is empty", "at most one may run"],
+        ),
+        ({"workers": {"synchrotrons": {"replicas": 1}}}, ["synchrotrons"]),
+        ({"routing": {"answerSeconds": 30}}, ["answerSeconds"]),
+    ],
+)
+def test_values_that_do_not_fit_are_all_named_at_once(over: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(RenderFailed) as failure:
+        rendered("synapse", "demo", over)
+    for words in told:
+        assert words in str(failure.value)

@@ -1,0 +1,112 @@
+"""manifests/ agrees with itself: stack, profiles, charts and image contracts."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from shipped_stack import MANIFESTS, stack, values_of
+
+from sitebundle.reference import Reference
+
+CHARTS = sorted(path.parent for path in (MANIFESTS / "charts").glob("*/Chart.yaml"))
+OPEN_ON_PURPOSE = {"config", "rateLimits.rc_*", "tolerations[]"}
+
+
+def contracts() -> dict[str, Any]:
+    return {path.stem: tomllib.loads(path.read_text()) for path in (MANIFESTS / "images").glob("*.toml")}
+
+
+def worker_types() -> list[dict[str, Any]]:
+    types: list[dict[str, Any]] = yaml.safe_load((MANIFESTS / "charts/synapse/files/worker-types.yaml").read_text())
+    return types
+
+
+def test_the_operator_comes_before_the_database_and_both_before_synapse() -> None:
+    levels = [[release.name for release in level] for level in stack().levels("demo")]
+    assert levels == [["cnpg", "valkey"], ["postgres"], ["synapse"]]
+
+
+def test_each_image_of_the_table_is_used_and_has_a_contract_for_exactly_that_reference() -> None:
+    used = {key for release in stack().releases for key in release.images}
+    used |= {override.image for release in stack().releases for override in release.overrides}
+    assert used == set(stack().images)
+    assert {key: contract["reference"] for key, contract in contracts().items()} == stack().images
+
+
+def test_each_image_is_named_in_full() -> None:
+    for text in stack().images.values():
+        assert str(Reference.parse(text)) == text
+
+
+def test_each_profile_has_values_for_releases_that_exist_only() -> None:
+    names = {release.name for release in stack().releases}
+    for profile in stack().profiles:
+        content = yaml.safe_load((MANIFESTS / "profiles" / f"{profile}.yaml").read_text())
+        assert set(content) <= names
+
+
+def test_each_file_that_the_stack_names_is_there() -> None:
+    for release in stack().releases:
+        assert release.chart is None or (MANIFESTS / release.chart / "Chart.yaml").is_file()
+        assert all((MANIFESTS / "values" / name).is_file() for name in release.values)
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_synapse_counts_on_as_many_connections_as_postgresql_allows(profile: str) -> None:
+    assert (
+        values_of("synapse", profile)["database"]["maxConnections"] == values_of("postgres", profile)["maxConnections"]
+    )
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda path: path.name)
+def test_a_misspelt_value_is_refused_at_every_depth(chart: Any) -> None:
+    schema = json.loads((chart / "values.schema.json").read_text())
+    assert list(_open_objects(schema, "")) == []
+
+
+def _open_objects(node: Any, path: str) -> Iterator[str]:
+    if not isinstance(node, dict) or path.lstrip(".") in OPEN_ON_PURPOSE:
+        return
+    if node.get("type") == "object" and "additionalProperties" not in node:
+        yield path
+    for key, child in node.get("properties", {}).items():
+        yield from _open_objects(child, f"{path}.{key}")
+    for child in node.get("patternProperties", {}).values():
+        yield from _open_objects(child, f"{path}.rc_*")
+    for key, child in node.get("definitions", {}).items():
+        yield from _open_objects(child, f"{path}#{key}")
+    if "items" in node:
+        yield from _open_objects(node["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda path: path.name)
+def test_each_chart_value_is_known_to_the_schema_and_used_by_a_template(chart: Any) -> None:
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    schema = json.loads((chart / "values.schema.json").read_text())
+    templates = "".join(path.read_text() for path in sorted((chart / "templates").rglob("*")) if path.is_file())
+    assert set(values) == set(schema["properties"])
+    assert [key for key in values if f".Values.{key}" not in templates] == []
+
+
+def test_the_types_of_the_workers_table_are_those_of_the_type_file() -> None:
+    schema = json.loads((MANIFESTS / "charts/synapse/values.schema.json").read_text())
+    assert set(schema["properties"]["workers"]["properties"]) == {entry["name"] for entry in worker_types()}
+
+
+def test_each_routing_pattern_is_anchored_and_stands_once() -> None:
+    patterns = [path for entry in worker_types() for route in entry["routes"] for path in route["paths"]]
+    assert len(patterns) == len(set(patterns)) > 30
+    for pattern in patterns:
+        assert pattern.startswith("^/_")
+        assert " " not in pattern
+        re.compile(pattern)
+
+
+def test_only_types_that_clients_reach_have_routes() -> None:
+    for entry in worker_types():
+        assert bool(entry["routes"]) == bool(entry["listeners"])
+        assert entry["fallback"] in ("main", "none")
