@@ -51,11 +51,19 @@ class Operator(Value):
     defaults: tuple[Default, ...]
 
 
+class Ignored(Value):
+    """Text that looks like an image reference and is none that anything would pull."""
+
+    text: str
+    reason: str
+
+
 class Catalogue(Value):
     """One file of the folder."""
 
     fields: tuple[ImageField, ...] = ()
     operators: tuple[Operator, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
 
 class Operands(Value):
@@ -63,6 +71,12 @@ class Operands(Value):
 
     fields: tuple[ImageField, ...]
     operators: tuple[Operator, ...]
+    ignored: tuple[Ignored, ...] = ()
+
+    @property
+    def ignored_texts(self) -> frozenset[str]:
+        """The texts that are ignored."""
+        return frozenset(entry.text for entry in self.ignored)
 
     def fields_of(self, api_version: str, kind: str) -> tuple[ImageField, ...]:
         """The image fields of one kind, whatever its version."""
@@ -79,6 +93,7 @@ def read_operands(folder: Path) -> Operands:
     return Operands(
         fields=tuple(field for catalogue in catalogues for field in catalogue.fields),
         operators=tuple(operator for catalogue in catalogues for operator in catalogue.operators),
+        ignored=tuple(entry for catalogue in catalogues for entry in catalogue.ignored),
     )
 
 

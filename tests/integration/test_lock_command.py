@@ -273,6 +273,20 @@ def test_an_image_that_a_chart_hard_codes_fails_the_lock(workplace: Workplace) -
     assert "Pod/extra names docker.io/library/busybox:1.38.0 in spec.containers[0].image" in done.stderr
 
 
+def test_an_argument_that_names_an_image_fails_the_lock_until_it_is_ignored_with_a_reason(workplace: Workplace) -> None:
+    extra = workplace.manifests / "charts/valkey/templates/extra.yaml"
+    extra.write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {a: '--reloader=quay.io/p/reloader:v1'}\n"
+    )
+    done = workplace.lock()
+    assert done.returncode == 34
+    assert "ConfigMap/extra mentions quay.io/p/reloader:v1 in data.a" in done.stderr
+    (workplace.manifests / "operands/extra.yaml").write_text(
+        "ignored: [{text: 'quay.io/p/reloader:v1', reason: nothing reads it}]"
+    )
+    assert workplace.lock().returncode == 0
+
+
 def test_a_chart_that_does_not_render_fails_with_helms_words(workplace: Workplace) -> None:
     (workplace.manifests / "charts/valkey/templates/bad.yaml").write_text('{{ fail "no such luck" }}')
     done = workplace.lock()

@@ -17,6 +17,7 @@ from sitebundle.crds import canonical, served_versions, split_crds
 from sitebundle.digest import Digest
 from sitebundle.errors import OperandUnnamed, RenderFailed, StackInvalid
 from sitebundle.helm import Helm
+from sitebundle.mentions import mentions
 from sitebundle.operands import Operands
 from sitebundle.podspecs import ImageUse, Object, image_uses, unnamed_defaults
 from sitebundle.rendering import Sources, render, values_for
@@ -74,6 +75,7 @@ def discover(
                 objects = _rendered(stack, release, profile, manifests, sources, site, helm, operands, kube_version)
                 definitions, rest = split_crds(objects)
                 _collect_crds(definitions, release.name, _source(release, materials), crds)
+                _require_covered(rest, release.name, operands)
                 uses |= dict.fromkeys(_unmarked(use) for use in image_uses(rest, release.name, operands))
                 everything += rest
             _require_named(everything, operands)
@@ -124,6 +126,16 @@ def _collect_crds(definitions: Iterable[Object], release: str, source: str, foun
             detail = f"CRD {name} also comes with {found[name].source}, and the two differ"
             raise RenderFailed(release=release, detail=detail)
         found.setdefault(name, entry)
+
+
+def _require_covered(objects: list[Object], release: str, operands: Operands) -> None:
+    for mention in mentions(objects, release, operands):
+        if not mention.reference.startswith(_SITE_MARK):
+            raise RenderFailed(
+                release=release,
+                detail=f"{mention.object} mentions {mention.reference} in {mention.field}, which looks like an image; "
+                "name the field in manifests/operands/, or list the text there as ignored, with the reason",
+            )
 
 
 def _require_named(objects: list[Object], operands: Operands) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sitebundle.operands import ImageField, Operands, read_operands
+from sitebundle.mentions import mentions
+from sitebundle.operands import Ignored, ImageField, Operands, read_operands
 from sitebundle.podspecs import image_uses, rewrite_images, unnamed_defaults
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
@@ -39,6 +40,15 @@ def test_every_image_of_the_case_is_rewritten_and_the_original_is_left_alone(pat
     assert found == [(f"site:5000/mx/{reference}", *rest) for reference, *rest in expected]
     text = yaml.safe_dump_all(rewritten, width=10_000)
     assert text.count("site:5000/mx/") == len(expected)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_what_else_looks_like_an_image_is_mentioned(path: Path) -> None:
+    objects, _, operands = load(path)
+    expected = [tuple(row) for row in yaml.safe_load(path.read_text()).get("mentions", ())]
+    assert [(m.reference, m.object, m.field) for m in mentions(objects, "r", operands)] == expected
+    ignored = tuple(Ignored(text=row[0], reason="a test") for row in expected)
+    assert mentions(objects, "r", operands.model_copy(update={"ignored": ignored})) == []
 
 
 def test_there_are_cases() -> None:
