@@ -1,0 +1,304 @@
+"""`mxbundle build` against a real registry: fetched once, hashed on the way, resumed after kill -9, reproducible."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from buildplace import Buildplace, push_images, write_stack
+from registries import Fault, FaultyProxy, running_registry
+
+from sitebundle.archive import BundleReader
+from sitebundle.digest import Digest
+from sitebundle.events import silent
+
+SIZES = {"a": (30_000_000, 100_000), "b": (20_000_000,), "c": (12_000_000, 700)}
+BLOB = r"/blobs/sha256:"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, object]]]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address, dict(push_images(address, SIZES))
+
+
+class Place(Buildplace):
+    """A build place whose registry traffic goes through a proxy that counts and disturbs it."""
+
+    proxy: FaultyProxy
+
+    def fetched_bytes(self) -> int:
+        return sum(seen.sent for seen in self.proxy.requests("GET", BLOB))
+
+    def layer_bytes(self) -> int:
+        with BundleReader.open(self.output) as reader:
+            return sum(member.size for member in reader.manifest.members if member.storage == "stored")
+
+
+@pytest.fixture
+def place(tmp_path: Path, store: tuple[str, dict[str, object]]) -> Iterator[Place]:
+    address, pushed = store
+    proxy = FaultyProxy(address)
+    images = {name: f"ghcr.io/little/{name}:1" for name in SIZES}
+    write_stack(tmp_path, images, proxy.url)
+    made = Place(tmp_path, images, pushed)  # type: ignore[arg-type]
+    object.__setattr__(made, "proxy", proxy)
+    made.lock()
+    with proxy.lock:
+        proxy.seen.clear()
+    yield made
+    proxy.close()
+
+
+def test_a_bundle_is_whole_and_holds_every_blob_once(place: Place) -> None:
+    done = place.build()
+    assert done.returncode == 0, done.stderr
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+        assert {image.reference for image in reader.manifest.images} == set(place.images.values())
+        for image in reader.manifest.images:
+            assert Digest.of(reader.read(image.digest.blob_path)) == image.digest
+        names = [member.name for member in reader.manifest.members]
+        assert len(set(names)) == len(names)
+        assert {"stack/stack.yaml", "charts/app-1.0.0.tgz", "crds/littles.example.site.yaml"} <= set(names)
+        assert reader.read("tools/linux-amd64/helm") == (place.folder / "helm").read_bytes()
+        layers = [member.size for member in reader.manifest.members if member.storage == "stored"]
+        assert layers == sorted(layers, reverse=True)
+        configs = {c.config: c.config_size for image in reader.manifest.images for c in image.carried}
+        whole = sum(layers) + sum(configs.values())
+    assert place.fetched_bytes() == whole
+    assert [path.name for path in place.output.parent.iterdir()] == [place.output.name]
+
+
+def test_the_same_wish_gives_the_same_bytes_however_many_fetches(place: Place) -> None:
+    other = place.folder / "other" / "site.tar.zst"
+    assert place.build("--fetches", "1").returncode == 0
+    assert place.build("--fetches", "9", output=other).returncode == 0
+    assert place.output.read_bytes() == other.read_bytes()
+
+
+def test_a_killed_build_fetches_only_what_was_missing(place: Place) -> None:
+    process = subprocess.Popen(place.command("build", "--output", str(place.output)), env=place.environment())
+    journal = place.output.with_name("site.tar.zst.journal")
+    total = sum(sum(sizes) for sizes in SIZES.values())
+    deadline = time.monotonic() + 60
+    while journaled(journal) < total // 2:
+        assert process.poll() is None, "the build ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    there = journaled(journal)
+    assert not place.output.exists()
+    place.proxy.requests("GET")
+    with place.proxy.lock:
+        place.proxy.seen.clear()
+    done = place.build("--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["kept_bytes"] == there >= total // 2
+    assert place.fetched_bytes() == place.layer_bytes() - there
+    assert [seen for seen in place.proxy.requests("GET") if "/manifests/" in seen.path] == []
+    progress = [
+        event["done_bytes"]
+        for event in map(json.loads, done.stdout.splitlines())
+        if event.get("event") == "progress" and event["stage"] == "fetch"
+    ]
+    assert progress == sorted(progress)
+    assert progress[-1] == place.layer_bytes()
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+    other = place.folder / "other.tar.zst"
+    assert place.build(output=other).returncode == 0
+    assert other.read_bytes() == place.output.read_bytes()
+
+
+def journaled(journal: Path) -> int:
+    """Bytes that the journal says are in place."""
+    known: dict[str, int] = {}
+    if journal.exists():
+        for line in journal.read_text().split("\n")[:-1]:
+            record = json.loads(line)
+            if "member" in record:
+                known[record["member"]] = record["bytes"]
+    return sum(known.values())
+
+
+def test_what_a_crash_left_wrong_is_found_and_fetched_again(place: Place) -> None:
+    broken_off(place)
+    part = place.output.with_name("site.tar.zst.part")
+    with BundleReader.open_unfinished(part) as reader:
+        largest = reader.layout.members[[m.storage for m in reader.manifest.members].index("stored")]
+    with part.open("r+b") as file:
+        file.seek(largest.offset + 5000)
+        file.write(b"damage that the journal knows nothing of")
+    assert place.build().returncode == 0
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+
+
+def test_a_part_of_another_wish_is_not_gone_on_with(place: Place) -> None:
+    broken_off(place)
+    with place.proxy.lock:
+        place.proxy.seen.clear()
+    done = place.build("--generation", "2")
+    assert done.returncode == 0, done.stderr
+    assert "starting over" in done.stderr
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+        assert reader.manifest.generation == 2
+    assert place.fetched_bytes() >= place.layer_bytes()
+
+
+def broken_off(place: Place) -> None:
+    """A build that ended because a blob was lost on its way."""
+    largest = largest_layer(place)
+    place.proxy.faults.append(Fault("status", path=f"/blobs/{largest}", status=404, times=1))
+    assert place.build("--fetches", "1").returncode == 42
+    assert place.output.with_name("site.tar.zst.part").exists()
+
+
+def largest_layer(place: Place) -> str:
+    found = re.findall(r'digest = "(sha256:[0-9a-f]+)", size = (\d+)', place.lockfile.read_text())
+    return max(found, key=lambda item: int(item[1]))[0]
+
+
+def test_a_lost_blob_is_named_with_who_needs_it_and_nothing_is_finished(place: Place) -> None:
+    largest = largest_layer(place)
+    place.proxy.faults.append(Fault("status", path=f"/blobs/{largest}", status=404, times=9))
+    done = place.build()
+    assert done.returncode == 42
+    assert f"Blob {largest} of ghcr.io/little/a:1" in done.stderr
+    assert "Deployment/little/app" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not place.output.exists()
+
+
+def test_a_lost_manifest_is_named_with_who_needs_it(place: Place) -> None:
+    place.proxy.faults.append(Fault("status", path="/little/b/manifests/", status=404, times=9))
+    done = place.build()
+    assert done.returncode == 33
+    assert "ghcr.io/little/b:1" in done.stderr
+    assert "Deployment/little/app" in done.stderr
+    assert not place.output.exists()
+
+
+def test_a_registry_that_changes_content_is_named_and_nothing_of_it_is_used(place: Place) -> None:
+    place.proxy.faults.append(Fault("corrupt", path=f"/blobs/{largest_layer(place)}", times=9))
+    done = place.build()
+    assert done.returncode == 43
+    assert "blob-corrupt" in done.stderr
+    assert not place.output.exists()
+    place.proxy.faults.clear()
+    assert place.build().returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["cut-answer", "ignore-range", "status"])
+def test_a_fault_that_passes_is_not_even_noticed(kind: str, place: Place) -> None:
+    cut = Fault("cut-answer", path=f"/blobs/{largest_layer(place)}", after=7_000_001)
+    place.proxy.faults.append(cut)
+    if kind == "ignore-range":
+        place.proxy.faults.append(Fault("ignore-range", path=f"/blobs/{largest_layer(place)}"))
+    if kind == "status":
+        place.proxy.faults.append(Fault("status", path=f"/blobs/{largest_layer(place)}", status=503, times=2))
+    done = place.build("--key", str(key_of(place)))
+    assert done.returncode == 0, done.stderr
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+        assert len(reader.signatures) == 1
+
+
+def key_of(place: Place) -> Path:
+    path = place.folder / "builder"
+    assert place.output.parent.parent == place.folder
+    subprocess.run([place.command("keygen")[0], "keygen", str(path)], check=True, capture_output=True)
+    return path
+
+
+def test_two_builders_do_not_write_the_same_file(place: Place) -> None:
+    first = subprocess.Popen(
+        place.command("build", "--output", str(place.output)),
+        env=place.environment(),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    journal = place.output.with_name("site.tar.zst.journal")
+    deadline = time.monotonic() + 30
+    while not journal.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = place.build()
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert first.wait(timeout=60) == 0
+    assert second.returncode == 15, second.stderr
+    assert "bundle-being-written" in second.stderr
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+
+
+def test_an_unconfirmed_entry_is_refused_before_anything_is_fetched(place: Place) -> None:
+    text = place.lockfile.read_text()
+    place.lockfile.write_text(re.sub(r"confirmed_at = .*\n", "", text, count=1))
+    done = place.build()
+    assert done.returncode == 32
+    assert "lock-unconfirmed" in done.stderr
+    assert place.proxy.requests("GET") == []
+
+
+def test_a_changed_chart_makes_the_lock_stale(place: Place) -> None:
+    with (place.manifests / "charts" / "app" / "values.yaml").open("a") as file:
+        file.write("more: 1\n")
+    done = place.build()
+    assert done.returncode == 31
+    assert "release app" in done.stderr
+    assert not place.output.exists()
+
+
+def test_an_image_that_was_never_locked_makes_the_lock_stale(place: Place) -> None:
+    stack = place.manifests / "stack.yaml"
+    stack.write_text(stack.read_text().replace("little/c:1", "little/c:2"))
+    done = place.build()
+    assert done.returncode == 31
+    assert "ghcr.io/little/c:2" in done.stderr
+
+
+def test_a_platform_that_was_not_locked_makes_the_lock_stale(place: Place) -> None:
+    done = place.build("--platform", "linux/arm64")
+    assert done.returncode == 31
+    assert "linux/arm64" in done.stderr
+
+
+def test_memory_stays_flat(place: Place) -> None:
+    done = subprocess.run(
+        ["/usr/bin/env", "python3", "-c", PEAK, *place.command("build", "--output", str(place.output))],
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout.splitlines()[-1]) < 150 << 10
+
+
+PEAK = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
+
+def test_json_errors_are_one_line_with_id_and_fields(place: Place) -> None:
+    place.proxy.faults.append(Fault("status", path=f"/blobs/{largest_layer(place)}", status=404, times=9))
+    done = place.build("--json")
+    error = json.loads(done.stdout.splitlines()[-1])
+    assert (error["error"], error["exit_code"]) == ("blob-unfetchable", done.returncode)
+    assert error["fields"]["digest"] == largest_layer(place)
