@@ -92,11 +92,7 @@ def make_plan(
     """Render and compare. Raises RenderFailed, ReferenceNotInBundle, ClusterUnreachable."""
     stack, kubernetes = carried.stack, cluster.version()
     levels = stack.levels(site.spec.profile)
-    rendered = {
-        release.name: _rendered(cluster, carried, site, release, helm, kubernetes)
-        for level in levels
-        for release in level
-    }
+    rendered = render_releases(cluster, carried, site, helm)
     known = {reference for record in inventory.values() for reference in record.references}
     check_references(
         {name: objects for name, (objects, _) in rendered.items()},
@@ -131,6 +127,18 @@ def with_bytes_to_move(plan: Plan, manifest: BundleManifest, site: Site) -> Plan
     except TransportError:
         return replace(plan, bytes_to_move=wanted.total_bytes)
     return replace(plan, bytes_to_move=sum(task.size for task in wanted.blobs if not presence[task.digest]))
+
+
+def render_releases(
+    cluster: Cluster, carried: Carried, site: Site, helm: Path
+) -> dict[str, tuple[tuple[Object, ...], dict[str, Any]]]:
+    """Objects and values of every release of the site's profile. Raises RenderFailed."""
+    kubernetes = cluster.version()
+    return {
+        release.name: _rendered(cluster, carried, site, release, helm, kubernetes)
+        for level in carried.stack.levels(site.spec.profile)
+        for release in level
+    }
 
 
 def site_names(manifest: BundleManifest, site: Site) -> set[str]:

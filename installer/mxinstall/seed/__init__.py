@@ -3,7 +3,7 @@
 Not here: running the carried registry (`mxinstall.registry`), speaking HTTP (`sitebundle.oci.client`).
 """
 
-from mxinstall.seed.blobs import look
+from mxinstall.seed.blobs import look, needed_bytes
 from mxinstall.seed.plan import BlobTask, ManifestTask, SeedPlan, plan_seed
 from mxinstall.seed.probe import probe_image, probe_reference, push_probe
 from mxinstall.seed.record import SeedRecord, read_seed_record
@@ -18,6 +18,7 @@ __all__ = [
     "SeedReport",
     "connect",
     "look",
+    "needed_bytes",
     "plan_seed",
     "probe_image",
     "probe_reference",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Lock
 
-from mxinstall.seed.plan import BlobTask
+from mxinstall.seed.plan import BlobTask, SeedPlan
 from mxinstall.seed.source import VerifiedSource
 from mxinstall.seed.tally import Counts, Tally
 from mxinstall.seed.threads import together
@@ -44,6 +44,13 @@ def look(registry: Registry, blobs: Sequence[BlobTask], extra: Callable[[str], s
         if there:
             found[task.digest].add(repository)
     return {digest: frozenset(repositories) for digest, repositories in found.items()}
+
+
+def needed_bytes(store: Path, plan: SeedPlan) -> int:
+    """What a distribution store at `store` still needs for `plan`, from what lies in it."""
+    blobs = store / "docker" / "registry" / "v2" / "blobs" / "sha256"
+    missing = (task.size for task in plan.blobs if not (blobs / task.digest.hex[:2] / task.digest.hex).exists())
+    return int(sum(missing) * STORE_FACTOR)
 
 
 def check_room(store: Path, missing_bytes: int) -> None:
