@@ -187,6 +187,18 @@ def test_a_moved_tag_is_shown_and_only_its_confirmation_changes(workplace: Workp
     assert second.image(valkey).confirmed_at != first.image(valkey).confirmed_at
 
 
+def test_keep_asks_no_registry_for_what_is_locked_and_renews_the_rest(workplace: Workplace) -> None:
+    first = workplace.locked()
+    before = len(workplace.upstream.requests("HEAD", "/manifests/"))
+    workplace.edit("charts/valkey/Chart.yaml", "name: valkey", "name: valkey # edited")
+    (workplace.folder / "tool").unlink()  # kept as well: its pin is the same
+    assert workplace.lock("--keep").returncode == 0
+    second = read_lock(workplace.lockfile)
+    assert len(workplace.upstream.requests("HEAD", "/manifests/")) == before, "a kept image was asked for"
+    assert second.images == first.images
+    assert [a.digest == b.digest for a, b in zip(first.charts, second.charts, strict=True)].count(False) == 1
+
+
 def test_all_unresolvable_images_are_named_with_who_needs_them_and_nothing_is_written(workplace: Workplace) -> None:
     def misspell(document: dict[str, Any]) -> None:
         document["images"]["valkey"] = "docker.io/valkey/valkey:no-such-tag"

@@ -39,6 +39,7 @@ from sitebundle.cli import Session
 @click.option("--profile", "profiles", multiple=True, help="Only what this profile needs. [default: all of the stack]")
 @click.option("--helm", type=click.Path(path_type=Path), help="The helm binary. [default: $MXBUNDLE_HELM, PATH]")
 @click.option("--kube-version", default=None, help="The Kubernetes version that charts are rendered for.")
+@click.option("--keep", is_flag=True, help="Keep every image and tool that the lock has; resolve only what is new.")
 @click.option("--check", is_flag=True, help="Write nothing; fail when the lock would change.")
 @click.pass_obj
 def command(
@@ -51,6 +52,7 @@ def command(
     profiles: tuple[str, ...],
     helm: Path | None,
     kube_version: str | None,
+    keep: bool,
     check: bool,
 ) -> None:
     """Render every release for every profile, resolve every tag, and write images.lock.
@@ -71,6 +73,7 @@ def command(
         platforms=tuple(dict.fromkeys(platforms)),
         profiles=profiles,
         kube_version=kube_version or KUBE_VERSION,
+        keep=keep,
     )
     previous = read_lock(path) if path.exists() else None
     with session.sink() as sink:

@@ -14,26 +14,31 @@ from mxbundle.lock.contracts import Contracts
 from mxbundle.lock.discover import KUBE_VERSION, discover
 from mxbundle.lock.materials import fetch_materials
 from mxbundle.lock.model import Lock, LockedChart, LockedCrd, LockedFile, LockedImage
-from mxbundle.lock.resolve import STAGE, resolve_images
+from mxbundle.lock.resolve import STAGE, needed_by, resolve_images, wanted_images
 from mxbundle.lock.tools import lock_tools, read_tools
 from sitebundle.errors import LockStale, StackInvalid
 from sitebundle.events import Note, Sink, stage
 from sitebundle.helm import Helm
 from sitebundle.oci.upstream import Upstream
 from sitebundle.operands import read_operands
+from sitebundle.podspecs import ImageUse
 from sitebundle.reference import Reference
 from sitebundle.stack import read_stack
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be locked; no `profiles` means all of the stack."""
+    """What is to be locked; no `profiles` means all of the stack.
+
+    `keep`: what the lock before pins stays pinned, whatever its tag means now; only what is new is resolved.
+    """
 
     manifests: Path
     tools: Path
     platforms: Sequence[str]
     profiles: Sequence[str] = ()
     kube_version: str = KUBE_VERSION
+    keep: bool = False
 
 
 def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, previous: Lock | None = None) -> Lock:
@@ -56,15 +61,17 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
         found = discover(stack, request.manifests, materials, profiles, helm, operands, request.kube_version)
         tally.detail = f"{len(found.uses)} uses of images, {len(found.crds)} CRDs"
     with stage(sink, STAGE, "Tags resolved to digests") as tally:
-        images = resolve_images(found.uses, upstream, request.platforms, contracts.check, sink)
-        tally.detail = f"{len(images)} images"
-    for image in images:
+        kept, open_uses = _kept(found.uses, previous, request) if request.keep else ((), found.uses)
+        images = (*kept, *resolve_images(open_uses, upstream, request.platforms, contracts.check, sink))
+        tally.detail = f"{len(images)} images" + (f", {len(kept)} of them kept" if kept else "")
+    for image in images[len(kept) :]:
         if Reference.parse(image.reference).name not in contracts.by_name:
             sink(Note("warning", f"{image.reference} has no image contract: nothing was compared with its config"))
     with stage(sink, "tools", "Programs for the dark site"):
-        programs = lock_tools(tools, request.platforms, upstream)
+        kept_tools = previous.tools if request.keep and previous is not None else ()
+        programs = lock_tools(tools, request.platforms, upstream, kept_tools)
     return Lock(
-        images=tuple(_confirmed(image, previous) for image in images),
+        images=(*kept, *(_confirmed(image, previous) for image in images[len(kept) :])),
         charts=tuple(
             LockedChart(release=c.release, name=c.name, version=c.version, source=c.source, digest=c.digest)
             for c in materials.charts.values()
@@ -86,6 +93,29 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
         ),
         tools=programs,
     )
+
+
+def _kept(
+    uses: Sequence[ImageUse], previous: Lock | None, request: Request
+) -> tuple[tuple[LockedImage, ...], tuple[ImageUse, ...]]:
+    """The images that stay as they are locked, with their uses of now; and the uses of all others.
+
+    A confirmed image stays only when it has every platform that is asked for.
+    """
+    wanted, problems = wanted_images(uses)
+    if previous is None or problems:
+        return (), tuple(uses)
+    locked = {image.reference: image for image in previous.images}
+    kept: list[LockedImage] = []
+    rest: list[ImageUse] = []
+    for image in wanted:
+        old = locked.get(image.reference.tagged)
+        has = {platform.platform for platform in old.platforms} if old is not None else set()
+        if old is None or (old.confirmed_at is not None and not has >= set(request.platforms)):
+            rest += image.uses
+        else:
+            kept.append(old.model_copy(update={"needed_by": needed_by(image)}))
+    return tuple(kept), tuple(rest)
 
 
 @dataclass(frozen=True)

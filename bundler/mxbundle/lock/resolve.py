@@ -78,6 +78,11 @@ def wanted_images(uses: Iterable[ImageUse]) -> tuple[tuple[Wanted, ...], tuple[_
     return tuple(Wanted(reference, tuple(uses)) for reference, uses in found.values()), tuple(problems)
 
 
+def needed_by(image: Wanted) -> tuple[str, ...]:
+    """The uses as the lock lists them, each once."""
+    return tuple(dict.fromkeys(str(use) for use in image.uses))
+
+
 def resolve_images(
     uses: Iterable[ImageUse],
     upstream: Upstream,
@@ -139,7 +144,7 @@ def _resolve(image: Wanted, registry: Registry, platforms: Sequence[str], check:
         digest=top.digest,
         media_type=top.media_type,
         size=top.size,
-        needed_by=tuple(dict.fromkeys(str(use) for use in image.uses)),
+        needed_by=needed_by(image),
         platforms=locked,
     )
 

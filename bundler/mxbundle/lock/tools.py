@@ -53,9 +53,21 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
         raise StackInvalid(path=path, detail=" ".join(str(fault).split())) from fault
 
 
-def lock_tools(tools: Sequence[Tool], platforms: Sequence[str], upstream: Upstream) -> tuple[LockedTool, ...]:
-    """Download the tools of `platforms` and pin each program. Raises SourceChanged and what a download raises."""
-    return tuple(_lock_tool(tool, upstream) for tool in tools if tool.platform in platforms)
+def lock_tools(
+    tools: Sequence[Tool], platforms: Sequence[str], upstream: Upstream, kept: Sequence[LockedTool] = ()
+) -> tuple[LockedTool, ...]:
+    """Download the tools of `platforms` and pin each program. Raises SourceChanged and what a download raises.
+
+    One of `kept` that has the same pin stays: what is inside a download follows from its digest.
+    """
+    known = {(tool.url, tool.download_digest, tool.path_in_archive): tool for tool in kept}
+    return tuple(
+        found.model_copy(update={"name": tool.name, "version": tool.version, "platform": tool.platform})
+        if (found := known.get((tool.url, tool.pinned, tool.path)))
+        else _lock_tool(tool, upstream)
+        for tool in tools
+        if tool.platform in platforms
+    )
 
 
 def fetch_tool(tool: LockedTool, upstream: Upstream, target: Path) -> None:
