@@ -166,6 +166,8 @@ class BundleReader:
                 raise FrameFault(fault)
             # The header's time must be the manifest's too; only now is that known.
             reader._small(reader.layout.manifest)
+            if finished and size < (whole := reader._whole_bytes()):
+                raise BundleTruncated(path=path, seen=size, expected=whole)
         return reader
 
     @property
@@ -294,6 +296,20 @@ class BundleReader:
         head = len(placement.header)
         return content[head : head + placement.size]
 
+    def _whole_bytes(self) -> int:
+        """How long the file is when it is whole; 0 when that cannot be told, which `verify` will say."""
+        begin = self.layout.end
+        try:
+            length, _ = frames.walk(reading(self._file), begin, layout.ATTESTATIONS_LIMIT)
+        except FrameCut:
+            raise
+        except FrameFault:
+            return 0
+        area_bytes = layout.stored_frame_bytes(names.ATTESTATION_SIGNATURES, layout.AREA_BYTES)
+        ending = frames.stored_bytes(len(tarheader.END_OF_ARCHIVE))
+        count = sum(len(placement.frames) for placement in self.layout.placements) + 3
+        return begin + length + area_bytes + ending + seektable.table_bytes(count)
+
     def _tail(self) -> Tail:
         begin = self.layout.end
         length, content_bytes = frames.walk(reading(self._file), begin, layout.ATTESTATIONS_LIMIT)
@@ -322,12 +338,6 @@ class BundleReader:
             placements = (*self.layout.placements, tail.attestations, tail.signatures)
             expected = table_of(self._file, placements, tail.end)
             table = os.pread(self._file, seektable.table_bytes(len(expected)) + 1, tail.end + len(ending))
-            if len(table) < seektable.table_bytes(len(expected)):
-                raise BundleTruncated(
-                    path=self.path,
-                    seen=self.file_bytes,
-                    expected=tail.end + len(ending) + seektable.table_bytes(len(expected)),
-                )
             if seektable.decode(table) != expected:
                 raise FrameFault("it does not list the frames that there are")
 

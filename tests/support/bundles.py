@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-from sitebundle.archive import ArchiveWriter, SmallMembers, stored_member
+from sitebundle.archive import ArchiveWriter, SmallMembers, frames, stored_member, tarheader
 from sitebundle.digest import Digest
 from sitebundle.manifest import BundleManifest, Image, PlatformManifest
 
@@ -25,6 +24,7 @@ def write_bundle(
     layers: Mapping[str, bytes] | None = None,
     extra: Mapping[str, bytes] | None = None,
     generation: int = 1,
+    attestation: Mapping[str, str] | None = None,
 ) -> Path:
     """A bundle with one image of these layers, and small members `extra` (name -> content)."""
     layers = {"a": noise(300_000, 1), "b": noise(1000, 2)} if layers is None else layers
@@ -111,15 +111,26 @@ def write_bundle(
             for start in range(0, len(data), 70_001):
                 blob.write(memoryview(data)[start : start + 70_001])
             blob.finish()
-        writer.finish(json.dumps({"manifest": manifest.digest}, sort_keys=True).encode())
+        writer.finish(json.dumps(attestation or {"manifest": manifest.digest}, sort_keys=True).encode())
     return path
 
 
-@pytest.fixture
-def make_bundle(tmp_path: Path) -> Callable[..., Path]:
-    """`write_bundle` into this test's folder."""
+def manifest_of(path: Path) -> bytes:
+    """The manifest's text, taken out of the archive without the reader."""
+    begin = frames.stored_bytes(1024)
+    length, _ = frames.walk(lambda at, n: path.read_bytes()[at : at + n], begin, 1 << 30)
+    content = frames.open_stored(path.read_bytes()[begin : begin + length])
+    return content[512 : 512 + int(content[124:135], 8)]
 
-    def make(name: str = "site.tar.zst", **kwargs: object) -> Path:
-        return write_bundle(tmp_path / name, **kwargs)  # type: ignore[arg-type]
 
-    return make
+def rebuild(path: Path, change: Callable[[dict[str, Any]], object], raw: bytes | None = None) -> None:
+    """Put another manifest into the archive: the old one after `change`, or `raw`. The rest stays as it is."""
+    content = path.read_bytes()
+    begin = frames.stored_bytes(1024)
+    length, _ = frames.walk(lambda at, n: content[at : at + n], begin, 1 << 30)
+    document = {} if raw is not None else json.loads(manifest_of(path))
+    change(document)
+    text = raw if raw is not None else json.dumps(document).encode()
+    head = tarheader.header("mxbundle.json", len(text), CREATED, 0o644)
+    frame = frames.stored(head + text + bytes(tarheader.padding(len(text))))
+    path.write_bytes(content[:begin] + frame + content[begin + length :])
