@@ -70,7 +70,7 @@ def main() -> int:
         if not seen:
             return 0
         if seen != told:
-            print(f"waiting: {seen}", flush=True)
+            print(f"waiting: {seen}", flush=True)  # noqa: T201
             told = seen
         time.sleep(PAUSE_SECONDS)
     return 1
