@@ -7,6 +7,7 @@ from mxinstall.deploy.names import OURS
 from mxinstall.preflight.context import Context, name_of
 from mxinstall.preflight.model import Verdict, check
 
+_OF_THE_STACK = "mxbundle.io/stack"
 _APPLIERS = frozenset({"Apply", "Update"})
 _BYSTANDERS = frozenset({"kube-apiserver", "mxinstall", "manager", "cert-manager-cainjector"})
 """Field managers that write into a CRD without owning it: status, CA bundles, an operator's conversion settings."""
@@ -20,7 +21,7 @@ _PENDING = ("pending-install", "pending-upgrade", "pending-rollback", "uninstall
     needs=("get namespaces",),
 )
 def namespaces(context: Context) -> Verdict:
-    """The label that the installer puts on its own."""
+    """The labels that the installer puts on its own."""
     ending, foreign = [], []
     names = dict.fromkeys((SYSTEM, *context.our_namespaces))
     for name in names:
@@ -30,7 +31,7 @@ def namespaces(context: Context) -> Verdict:
         labels = found["metadata"].get("labels") or {}
         if found.get("status", {}).get("phase") == "Terminating":
             ending.append(name)
-        elif any(labels.get(key) != value for key, value in OURS.items()):
+        elif not (labels.get(_OF_THE_STACK) == "true" or OURS.items() <= labels.items()):
             foreign.append(name)
     told = [f"{name} is being deleted" for name in ending] + [f"{name} was made by somebody else" for name in foreign]
     return Verdict.judge(
