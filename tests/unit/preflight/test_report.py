@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from canned_site import context_of
 from mxinstall.preflight import CHECKS, Check, Finding, PreflightReport, Verdict, run
+from mxinstall.preflight.page import page
 from mxinstall.preflight.quantities import quantity, room_of_pod
 from mxinstall.preflight.report import catalogue, explain, render
 
@@ -118,3 +119,8 @@ def test_a_pod_asks_for_its_largest_moment() -> None:
         "initContainers": [container("10Mi", restartPolicy="Always"), container("400Mi"), container("20Mi")],
     }
     assert room_of_pod(pod).memory == 410 * 2**20
+
+
+def test_the_page_of_checks_is_what_the_declarations_say() -> None:
+    written = Path(__file__).parents[3] / "docs" / "reference" / "preflight.md"
+    assert written.read_text() == page(), "python -m mxinstall.preflight.page > docs/reference/preflight.md"
