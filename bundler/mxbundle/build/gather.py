@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mxbundle.build.plan import WantedBlob
 from mxbundle.lock.discover import FoundCrd
@@ -76,18 +75,19 @@ def add_crds(small: SmallMembers, crds: Sequence[FoundCrd]) -> tuple[Crd, ...]:
     return tuple(entries)
 
 
-def add_tools(small: SmallMembers, tools: Sequence[LockedTool], upstream: Upstream, folder: Path) -> tuple[Tool, ...]:
-    """The dark site's programs; one at a time lies in `folder` while it is compressed.
+def add_tools(small: SmallMembers, tools: Sequence[LockedTool], upstream: Upstream, place: Path) -> tuple[Tool, ...]:
+    """The dark site's programs; one at a time lies at `place` while it is compressed.
 
     Raises SourceChanged, RegistryRefused, RegistryUnreachable.
     """
     entries = []
     for tool in sorted(tools, key=lambda tool: (tool.platform, tool.name)):
         member = f"tools/{tool.platform.replace('/', '-')}/{tool.name}"
-        with TemporaryDirectory(prefix=".mxbundle-tool-", dir=folder) as place:
-            program = Path(place) / "program"
-            fetch_tool(tool, upstream, program)
-            small.add_stream(member, tool.size, _chunks(program), tool.digest)
+        try:
+            fetch_tool(tool, upstream, place)
+            small.add_stream(member, tool.size, _chunks(place), tool.digest)
+        finally:
+            place.unlink(missing_ok=True)
         entries.append(
             Tool(name=tool.name, version=tool.version, platform=tool.platform, member=member, digest=tool.digest)
         )

@@ -184,7 +184,7 @@ def _gather(
     charts, files = gather.add_materials(small, materials, releases)
     crds = gather.add_crds(small, found.crds)
     wanted_tools = [tool for tool in lock.tools if tool.platform in request.platforms]
-    tools = gather.add_tools(small, wanted_tools, upstream, request.output.parent)
+    tools = gather.add_tools(small, wanted_tools, upstream, request.output.with_name(request.output.name + ".tool"))
     moved = gather.add_documents(small, blobs.documents, upstream, sink)
     small.add(names.INDEX, index_json(images))
     small.add(names.OCI_LAYOUT, OCI_LAYOUT)
