@@ -57,9 +57,13 @@ def apply_addons(site: Site) -> None:
 
 def wait_for_nodes(site: Site, timeout_seconds: float = 90) -> None:
     """Returns when every node is ready. Raises `ClusterStartError`."""
-    nodes = [f"node/{node.name}" for node in site.nodes]
-    _wait(site, ["--for=create", *nodes], timeout_seconds)
-    _wait(site, ["--for=condition=Ready", *nodes], timeout_seconds)
+    wanted = {node.name for node in site.nodes}
+    deadline = time.monotonic() + timeout_seconds
+    while missing := wanted.difference(ready_nodes(site)):
+        if time.monotonic() > deadline:
+            names = ", ".join(sorted(missing))
+            raise ClusterStartError(f"not ready after {timeout_seconds:.0f} s: {names}; see {site.logs}")
+        time.sleep(0.2)
 
 
 def wait_for_addons(site: Site, timeout_seconds: float = 90) -> None:

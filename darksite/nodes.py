@@ -208,4 +208,9 @@ def _memory_of_others_bytes(site: Site) -> int:
 
 
 def _write_json(target: Path, document: dict[str, Any]) -> None:
-    target.write_text(json.dumps(document, indent=1) + "\n")
+    text = json.dumps(document, indent=1) + "\n"
+    # kube-proxy ends itself when its file is written, be it with the same words.
+    if not target.exists() or target.read_text() != text:
+        growing = target.with_name(f".{target.name}.new")
+        growing.write_text(text)
+        growing.replace(target)
