@@ -119,9 +119,12 @@ def make_plan(
 
 def with_bytes_to_move(plan: Plan, manifest: BundleManifest, site: Site) -> Plan:
     """The plan with the bytes that the registry lacks; all of them when it does not answer (yet)."""
+    from mxinstall.registry import plan_for, status
     from mxinstall.seed import connect, look, plan_seed
 
     wanted = plan_seed(manifest, site.spec.registry.prefix)
+    if site.spec.registry.mode == "host" and not status(plan_for(site)).answers:
+        return replace(plan, bytes_to_move=wanted.total_bytes)
     try:
         presence = look(connect(site), wanted.blobs)
     except TransportError:
