@@ -39,7 +39,12 @@ def _wrecker(scene: Scene) -> Wrecker:
 def _across(scene: Scene, label: str, kill: Callable[[], str]) -> str:
     alice, bob, wrecker = scene.devices["alice"], scene.devices["bob"], _wrecker(scene)
     scene.admin.lift_message_limit(alice.account.user_id, scene.devices["admin"])
-    killed: list[str] = []
+    told: list[tuple[str, float, str]] = []
+
+    def kill_and_wait() -> None:
+        name = kill()
+        told.append((name, *wrecker.until_whole(WHOLE_SECONDS)))
+
     with keep_syncing(bob, scene.room) as heard:
         load = send_load(
             alice,
@@ -48,10 +53,10 @@ def _across(scene: Scene, label: str, kill: Callable[[], str]) -> str:
             count=MESSAGES,
             per_second=PER_SECOND,
             patience_seconds=PATIENCE_SECONDS,
-            fault=lambda: killed.append(kill()),
+            fault=kill_and_wait,
             fault_after=MESSAGES // 4,
         )
-        whole_seconds, now = wrecker.until_whole(WHOLE_SECONDS)
+        ((killed, whole_seconds, now),) = told
         wanted = {str(one.event_id) for one in load.acknowledged}
         end = time.monotonic() + CATCH_UP_SECONDS
         while not wanted <= heard.event_ids and time.monotonic() < end:
@@ -59,13 +64,13 @@ def _across(scene: Scene, label: str, kill: Callable[[], str]) -> str:
     fresh = scene.server.login(scene.accounts["bob"], f"mxinstall proof, after {label}")
     judgement = judge(load, fresh.history(scene.room))
     detail = (
-        f"{len(load.sent)} messages at {load.per_second:.1f}/s across the deletion of {killed[0]}: "
+        f"{len(load.sent)} messages at {load.per_second:.1f}/s across the deletion of {killed}: "
         f"{len(load.acknowledged)} acknowledged, {len(judgement.lost)} of them lost; "
         f"{len(load.unacknowledged)} unacknowledged ({judgement.arrived_unacknowledged} of them arrived), "
         f"{load.retried} retried, {judgement.repeated} there twice; "
         f"longest silence {load.longest_silence_seconds:.1f} s for the sender, "
         f"{heard.longest_silence_seconds:.1f} s for a syncing client, "
-        f"which heard {len(wanted & heard.event_ids)}; whole again {whole_seconds:.0f} s after the load ({now})"
+        f"which heard {len(wanted & heard.event_ids)}; whole again after {whole_seconds:.0f} s ({now})"
     )
     if judgement.lost or load.per_second < LEAST_PER_SECOND or not load.acknowledged:
         raise Disproved(detail)

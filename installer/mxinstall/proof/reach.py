@@ -113,7 +113,7 @@ class PodWrecker:
                 leader = "".join(f", primary {pod['metadata']['name']}" for pod in database if _is_primary(pod))
                 return took, f"{len(ready)} ready{leader}"
             if took > timeout_seconds:
-                raise Disproved(f"only {len(ready)} of {self._wanted} pods are ready {took:.0f} s after the load")
+                raise Disproved(f"only {len(ready)} of {self._wanted} pods are ready {took:.0f} s after the deletion")
             time.sleep(1.0)
 
     def _kill(self, what: str, look: Callable[[], list[Pod]], victims: list[Pod]) -> str:

@@ -44,7 +44,7 @@ class Wrecker(Protocol):
         """Delete the pod that holds the PostgreSQL primary; its name."""
 
     def until_whole(self, timeout_seconds: float) -> tuple[float, str]:
-        """Wait until what was killed is back; seconds it took and what is there now. Raises Disproved."""
+        """Wait until what was just killed is back; seconds it took and what is there now. Raises Disproved."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class ProofReport:
             raise ProofFailed(count=len(self.failed), steps=", ".join(self.failed))
 
 
+_ORDER = ("proof", "fault", "end")
+
 STEPS: dict[str, ProofStep] = {}
 """Every step by its id, in the order of declaration, which is the order of the run."""
 
@@ -143,11 +145,14 @@ def step(
 
 
 def perform(context: ProofContext, steps: Iterable[ProofStep], sink: Sink) -> ProofReport:
-    """Run `steps` in order; a step whose need did not pass is not tried; steps of kind `end` always are."""
+    """Run `steps` in order, faults after all proofs; a step whose need did not pass is not tried.
+
+    Steps of kind `end` come last and always are.
+    """
     scene = Scene(context, Homeserver(context.base_url, context.ca), Admin(context.inside, context.registration_secret))
     results: dict[str, ProofResult] = {}
     with stage(sink, "proof", "Prove that the system does its work") as tally:
-        for one in sorted(steps, key=lambda each: each.kind == "end"):
+        for one in sorted(steps, key=lambda each: _ORDER.index(each.kind)):
             result = results[one.id] = _try(one, scene, results)
             sink(Step("proof", one.id, result.verdict, result.detail, result.seconds))
         passed = sum(result.verdict == "ok" for result in results.values())
