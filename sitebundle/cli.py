@@ -14,13 +14,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NoReturn
 
 import click
 
 from sitebundle.errors import MxError
 from sitebundle.events import Sink
+from sitebundle.version import program_version
 
 INTERRUPTED = 130
 """Exit code after SIGINT, as shells count it."""
@@ -186,11 +186,3 @@ def _version_option() -> click.Option:
         callback=show,
         help="Print the version and leave.",
     )
-
-
-def program_version() -> str:
-    """The version of the installed distribution, `0+unknown` when it runs from somewhere else."""
-    try:
-        return version("mxbundle")
-    except PackageNotFoundError:
-        return "0+unknown"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -75,42 +76,51 @@ def add_crds(small: SmallMembers, crds: Sequence[FoundCrd]) -> tuple[Crd, ...]:
     return tuple(entries)
 
 
-def add_tools(small: SmallMembers, tools: Sequence[LockedTool], upstream: Upstream, place: Path) -> tuple[Tool, ...]:
-    """The dark site's programs; one at a time lies at `place` while it is compressed.
+@dataclass
+class Downloads:
+    """What has to come over the network before the layout is known; its bytes are counted as one stage."""
 
-    Raises SourceChanged, RegistryRefused, RegistryUnreachable.
-    """
-    entries = []
-    for tool in sorted(tools, key=lambda tool: (tool.platform, tool.name)):
-        member = f"tools/{tool.platform.replace('/', '-')}/{tool.name}"
-        try:
-            fetch_tool(tool, upstream, place)
-            small.add_stream(member, tool.size, _chunks(place), tool.digest)
-        finally:
-            place.unlink(missing_ok=True)
-        entries.append(
-            Tool(name=tool.name, version=tool.version, platform=tool.platform, member=member, digest=tool.digest)
-        )
-    return tuple(entries)
+    small: SmallMembers
+    upstream: Upstream
+    total_bytes: int
+    sink: Sink
+    done_bytes: int = 0
 
+    def add_tools(self, tools: Sequence[LockedTool], place: Path) -> tuple[Tool, ...]:
+        """The dark site's programs; one at a time lies at `place` while it is compressed.
 
-def add_documents(small: SmallMembers, documents: Sequence[WantedBlob], upstream: Upstream, sink: Sink) -> int:
-    """Manifests, indexes and configs, fetched by digest; how many bytes.
+        Raises SourceChanged, RegistryRefused, RegistryUnreachable.
+        """
+        entries = []
+        for tool in sorted(tools, key=lambda tool: (tool.platform, tool.name)):
+            member = f"tools/{tool.platform.replace('/', '-')}/{tool.name}"
+            try:
+                fetch_tool(tool, self.upstream, place)
+                self.small.add_stream(member, tool.size, _chunks(place), tool.digest)
+            finally:
+                place.unlink(missing_ok=True)
+            entries.append(
+                Tool(name=tool.name, version=tool.version, platform=tool.platform, member=member, digest=tool.digest)
+            )
+            self._came(tool.size, f"{tool.name} {tool.version}")
+        return tuple(entries)
 
-    Raises ImageUnresolvable or BlobUnfetchable, which name who needs the document.
-    """
-    total = sum(document.size for document in documents)
-    done = 0
-    waiting = iter(documents)
-    with ThreadPoolExecutor(DOCUMENTS_AT_ONCE, thread_name_prefix="document") as pool:
-        while batch := list(islice(waiting, DOCUMENTS_AT_ONCE)):
-            for document, content in zip(
-                batch, pool.map(lambda wanted: _document(wanted, upstream), batch), strict=True
-            ):
-                small.add(document.digest.blob_path, content)
-                done += len(content)
-            sink(Progress("gather", done, total, batch[-1].reference))
-    return done
+    def add_documents(self, documents: Sequence[WantedBlob]) -> None:
+        """Manifests, indexes and configs, fetched by digest.
+
+        Raises ImageUnresolvable or BlobUnfetchable, which name who needs the document.
+        """
+        waiting = iter(documents)
+        with ThreadPoolExecutor(DOCUMENTS_AT_ONCE, thread_name_prefix="document") as pool:
+            while batch := list(islice(waiting, DOCUMENTS_AT_ONCE)):
+                contents = pool.map(lambda wanted: _document(wanted, self.upstream), batch)
+                for document, content in zip(batch, contents, strict=True):
+                    self.small.add(document.digest.blob_path, content)
+                    self._came(len(content), document.reference)
+
+    def _came(self, step: int, what: str) -> None:
+        self.done_bytes += step
+        self.sink(Progress("gather", self.done_bytes, self.total_bytes, what))
 
 
 def _document(wanted: WantedBlob, upstream: Upstream) -> bytes:

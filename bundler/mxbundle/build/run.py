@@ -18,11 +18,10 @@ from mxbundle.build.provenance import attestations
 from mxbundle.build.request import BuildRequest, stack_files
 from mxbundle.lock.discover import Discovery, discover
 from mxbundle.lock.materials import Materials, fetch_materials
-from mxbundle.lock.model import Lock, LockedImage
+from mxbundle.lock.model import Lock, LockedImage, LockedTool
 from sitebundle.archive import ArchiveWriter, BundleReader, SmallMembers, names, stored_member
 from sitebundle.archive.signing import sign_bundle
 from sitebundle.atomic import rename_durably
-from sitebundle.cli import program_version
 from sitebundle.digest import Digest
 from sitebundle.errors import BundleError, BundleUnwritable, StackInvalid
 from sitebundle.events import Note, Sink, stage
@@ -32,6 +31,7 @@ from sitebundle.manifest import BundleManifest
 from sitebundle.oci.upstream import Upstream
 from sitebundle.operands import read_operands
 from sitebundle.stack import Stack, read_stack
+from sitebundle.version import program_version
 
 
 @dataclass(frozen=True)
@@ -143,67 +143,82 @@ def _begun(part: Path, journal: Journal, sink: Sink) -> ArchiveWriter | None:
         return None
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """What the lock and the stack agree on for this profile and these platforms."""
+
+    releases: tuple[str, ...]
+    materials: Materials
+    found: Discovery
+    images: tuple[LockedImage, ...]
+    blobs: BlobPlan
+    tools: tuple[LockedTool, ...]
+
+    @property
+    def small_bytes(self) -> int:
+        """Bytes of documents and programs."""
+        return sum(document.size for document in self.blobs.documents) + sum(tool.size for tool in self.tools)
+
+
 def _begin(
     request: BuildRequest, lock: Lock, stack: Stack, part: Path, upstream: Upstream, helm: Helm, sink: Sink
 ) -> ArchiveWriter:
     """Check the lock against the stack, gather what is small, lay everything out."""
-    releases = [release.name for release in stack.of_profile(request.profile)]
     with stage(sink, "check", "Does images.lock fit the stack?") as tally:
-        materials = fetch_materials(stack, request.manifests, upstream)
-        fit.require_materials(lock, materials, releases)
-        operands = read_operands(request.manifests / "operands")
-        found = discover(stack, request.manifests, materials, [request.profile], helm, operands)
-        images = fit.images_of(lock, found)
-        fit.require_crds(lock, found)
-        fit.require_platforms(images, request.platforms)
-        tally.detail = f"{len(images)} images"
-    blobs = plan_blobs(images, request.platforms)
-    total = sum(document.size for document in blobs.documents)
-    created = request.created_at(lock)
-    with SmallMembers(part.parent, created) as small:
-        with stage(sink, "gather", "Manifests, configs, charts, tools", total) as tally:
-            manifest, moved = _gather(request, lock, images, blobs, materials, found, releases, small, upstream, sink)
-            tally.moved_bytes = moved
+        checked = _check(request, lock, stack, upstream, helm)
+        tally.detail = f"{len(checked.images)} images"
+    with SmallMembers(part.parent, request.created_at(lock)) as small:
+        with stage(sink, "gather", "Manifests, configs, charts, tools", checked.small_bytes) as tally:
+            downloads = gather.Downloads(small, upstream, checked.small_bytes, sink)
+            manifest = _gather(request, lock, checked, downloads)
+            tally.moved_bytes = downloads.done_bytes
         part.unlink(missing_ok=True)
         return ArchiveWriter.create(part, manifest, small)
 
 
-def _gather(
-    request: BuildRequest,
-    lock: Lock,
-    images: tuple[LockedImage, ...],
-    blobs: BlobPlan,
-    materials: Materials,
-    found: Discovery,
-    releases: list[str],
-    small: SmallMembers,
-    upstream: Upstream,
-    sink: Sink,
-) -> tuple[BundleManifest, int]:
+def _check(request: BuildRequest, lock: Lock, stack: Stack, upstream: Upstream, helm: Helm) -> _Checked:
+    releases = tuple(release.name for release in stack.of_profile(request.profile))
+    materials = fetch_materials(stack, request.manifests, upstream)
+    fit.require_materials(lock, materials, releases)
+    operands = read_operands(request.manifests / "operands")
+    found = discover(stack, request.manifests, materials, [request.profile], helm, operands)
+    images = fit.images_of(lock, found)
+    fit.require_crds(lock, found)
+    fit.require_platforms(images, request.platforms)
+    return _Checked(
+        releases=releases,
+        materials=materials,
+        found=found,
+        images=images,
+        blobs=plan_blobs(images, request.platforms),
+        tools=tuple(tool for tool in lock.tools if tool.platform in request.platforms),
+    )
+
+
+def _gather(request: BuildRequest, lock: Lock, checked: _Checked, downloads: gather.Downloads) -> BundleManifest:
+    small = downloads.small
     gather.add_stack(small, list(stack_files(request.manifests)))
-    charts, files = gather.add_materials(small, materials, releases)
-    crds = gather.add_crds(small, found.crds)
-    wanted_tools = [tool for tool in lock.tools if tool.platform in request.platforms]
-    tools = gather.add_tools(small, wanted_tools, upstream, request.output.with_name(request.output.name + ".tool"))
-    moved = gather.add_documents(small, blobs.documents, upstream, sink)
-    small.add(names.INDEX, index_json(images))
+    charts, files = gather.add_materials(small, checked.materials, checked.releases)
+    crds = gather.add_crds(small, checked.found.crds)
+    tools = downloads.add_tools(checked.tools, request.output.with_name(request.output.name + ".tool"))
+    downloads.add_documents(checked.blobs.documents)
+    small.add(names.INDEX, index_json(checked.images))
     small.add(names.OCI_LAYOUT, OCI_LAYOUT)
-    layers = [stored_member(layer.digest.blob_path, layer.size, layer.digest) for layer in blobs.layers]
-    manifest = BundleManifest(
+    layers = [stored_member(layer.digest.blob_path, layer.size, layer.digest) for layer in checked.blobs.layers]
+    return BundleManifest(
         name=request.name,
         generation=request.generation,
         created=request.created_at(lock),
         profile=request.profile,
         lock_digest=Digest.of(lock.to_bytes()),
         platforms=request.platforms,
-        images=image_entries(images, request.platforms),
+        images=image_entries(checked.images, request.platforms),
         charts=charts,
         files=files,
         crds=crds,
         tools=tools,
         members=(*small.members, *layers),
     )
-    return manifest, moved
 
 
 def _plan(lock: Lock, manifest: BundleManifest) -> BlobPlan:
