@@ -47,9 +47,8 @@ def command(
         from mxinstall.proof.live import told, verify_live
         from mxinstall.site import known_site
 
+        site = known_site(site_file)
         with session.sink() as sink:
-            report = verify_live(
-                Cluster.connect(kubeconfig), known_site(site_file), sink, faults=faults, report_path=report_file
-            )
+            report = verify_live(Cluster.connect(kubeconfig), site, sink, faults=faults, report_path=report_file)
         session.out({"proof": report.as_json()}, told(report))
         report.require()
