@@ -302,3 +302,55 @@ def test_json_errors_are_one_line_with_id_and_fields(place: Place) -> None:
     error = json.loads(done.stdout.splitlines()[-1])
     assert (error["error"], error["exit_code"]) == ("blob-unfetchable", done.returncode)
     assert error["fields"]["digest"] == largest_layer(place)
+
+
+def test_a_disk_that_is_too_small_is_said_before_a_layer_is_fetched(place: Place) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 20000; exec "$@"', "-", *place.command("build", "--output", str(place.output))],
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 17, done.stderr
+    assert "bundle-unwritable" in done.stderr
+    assert [seen for seen in place.proxy.requests("GET", BLOB) if seen.sent > 10_000] == []
+    assert place.build().returncode == 0
+
+
+def test_an_interrupted_build_ends_at_once_and_is_gone_on_with(place: Place) -> None:
+    process = subprocess.Popen(
+        place.command("build", "--output", str(place.output)), env=place.environment(), stderr=subprocess.PIPE
+    )
+    journal = place.output.with_name("site.tar.zst.journal")
+    deadline = time.monotonic() + 60
+    while journaled(journal) < 5_000_000:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    done = place.build("--json")
+    assert json.loads(done.stdout.splitlines()[-1])["kept_bytes"] >= 5_000_000
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+
+
+def test_a_build_killed_before_anything_is_laid_out_starts_over_and_leaves_nothing(place: Place) -> None:
+    with place.proxy.lock:
+        place.proxy.faults.append(Fault("status", path="/manifests/", status=503, times=1000))
+    process = subprocess.Popen(
+        place.command("build", "--output", str(place.output)), env=place.environment(), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 30
+    while not any("/manifests/" in seen.path for seen in list(place.proxy.seen)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with place.proxy.lock:
+        place.proxy.faults.clear()
+    assert place.build().returncode == 0
+    assert [path.name for path in place.output.parent.iterdir()] == [place.output.name]
