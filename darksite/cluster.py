@@ -93,4 +93,7 @@ def _wait(site: Site, arguments: list[str], timeout_seconds: float) -> None:
         check=False,
     )
     if answer.returncode != 0:
-        raise ClusterStartError(answer.stderr.strip())
+        pods = kubectl(site, "get", "pods", "--all-namespaces", "--output=wide", check=False)
+        events = kubectl(site, "get", "events", "--all-namespaces", "--field-selector=type=Warning", check=False)
+        seen = "\n".join([answer.stderr.strip(), pods.stdout, events.stdout])
+        raise ClusterStartError(f"{seen}\nlogs: {site.logs}")

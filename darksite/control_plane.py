@@ -131,6 +131,10 @@ def _controller_manager() -> list[str]:
         f"--cluster-signing-cert-file={_PKI}/ca.crt",
         f"--cluster-signing-key-file={_PKI}/ca.key",
         f"--root-ca-file={_PKI}/ca.crt",
+        # The API server publishes its authentication settings some time after it says that it is ready, and
+        # who asks earlier ends at once.
+        "--authentication-skip-lookup=true",
+        f"--client-ca-file={_PKI}/ca.crt",
         f"--service-account-private-key-file={_PKI}/service-accounts.key",
         "--use-service-account-credentials=true",
         "--leader-elect=false",

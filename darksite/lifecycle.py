@@ -27,7 +27,7 @@ from darksite import (
     processes,
     upstream,
 )
-from darksite.errors import LeftoverError, NotUpError
+from darksite.errors import ClusterStartError, LeftoverError, NotUpError
 from darksite.site import STATE_ROOT, Node, Site
 
 Report = Callable[[str], None]
@@ -188,8 +188,24 @@ def _raise_cluster(site: Site, report: Report) -> None:
     for node in site.nodes:
         nodes.start_proxy(site, node)
     report("the nodes are ready")
-    cluster.wait_for_addons(site)
+    try:
+        cluster.wait_for_addons(site, timeout_seconds=45)
+    except ClusterStartError as reason:
+        # A real machine starts a daemon again that ended; here somebody has to.
+        report(f"once more: {reason}")
+        _start_what_ended(site)
+        cluster.wait_for_addons(site)
     report("DNS and storage are ready")
+
+
+def _start_what_ended(site: Site) -> None:
+    control_plane.start_api(site)
+    cluster.wait_for_api(site)
+    control_plane.start_controllers(site)
+    for node in site.nodes:
+        nodes.start_runtime(site, node)
+        _prepare_node(site, node)
+        nodes.start_proxy(site, node)
 
 
 def _prepare_node(site: Site, node: Node) -> None:
