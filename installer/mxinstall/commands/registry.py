@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mxinstall.registry import ServiceStatus
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_site = click.option("--site", "site_file", type=_FILE, help="The site's answers; else those of the last install.")
+_site = click.option("--site", "site_file", type=_FILE, help="The site's answers; else this host's only registry.")
 _NOT_RUNNING = 1
 
 
@@ -40,11 +40,10 @@ def start(session: Session, bundle: Path | None, allowed_signers: Path | None, s
 @click.pass_obj
 def stop(session: Session, site_file: Path | None) -> None:
     """Stop it; what it holds stays. Pods that are rescheduled cannot pull until it runs again."""
-    from mxinstall.registry import plan_for
     from mxinstall.registry import stop as stop_service
-    from mxinstall.site import known_site
+    from mxinstall.registry.alone import plan_here
 
-    stopped = stop_service(plan_for(known_site(site_file)))
+    stopped = stop_service(plan_here(site_file))
     session.out({"stopped": stopped}, "stopped" if stopped else "it did not run")
 
 
@@ -53,11 +52,10 @@ def stop(session: Session, site_file: Path | None) -> None:
 @click.pass_obj
 def status(session: Session, site_file: Path | None) -> None:
     """Look at it and ask it. Exit code 0 when it answers, 1 when not."""
-    from mxinstall.registry import plan_for
     from mxinstall.registry import status as status_of
-    from mxinstall.site import known_site
+    from mxinstall.registry.alone import plan_here
 
-    seen = status_of(plan_for(known_site(site_file)))
+    seen = status_of(plan_here(site_file))
     _show(session, seen)
     if not seen.answers:
         click.get_current_context().exit(_NOT_RUNNING)

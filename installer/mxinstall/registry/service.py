@@ -27,6 +27,9 @@ from sitebundle.atomic import write_durably
 from sitebundle.digest import Digest
 from sitebundle.errors import PortTaken, RegistryServiceFailed
 
+DIRECTORY = "registry"
+CONFIG = "config.yml"
+
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _UNITS = Path("/etc/systemd/system")
@@ -54,7 +57,7 @@ class ServicePlan:
     @property
     def config(self) -> Path:
         """The registry's configuration file."""
-        return self.directory / "config.yml"
+        return self.directory / CONFIG
 
     @property
     def host(self) -> str:
@@ -87,7 +90,7 @@ class ServiceStatus:
 def plan_for(site: Site) -> ServicePlan:
     """The service of `site` on this host; makes the state directory."""
     state = state_directory(site.name)
-    directory = state / "registry"
+    directory = state / DIRECTORY
     directory.mkdir(mode=0o700, exist_ok=True)
     return ServicePlan(site.name, directory, state / "bin" / "registry", site.spec.registry.push)
 
