@@ -82,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(site: Site, places: Places) -> Report:
     """The whole way. Safe to repeat: what is there already is used. Writes and prints its report in any case."""
     report = Report()
+    places.report.unlink(missing_ok=True)
     for folder in places.all:
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -180,7 +181,7 @@ def _mxinstall(site: Site, arguments: Sequence[str]) -> None:
 
 def operator_environment(site: Site) -> dict[str, str]:
     """What the operator's shell adds: the installer's state goes away with the site."""
-    return {"MXINSTALL_STATE": str(site.state / "mxinstall")}
+    return {"MXINSTALL_STATE": str(site.installer_state)}
 
 
 def _command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -259,6 +260,6 @@ def _next_steps(places: Places, report: Report) -> list[str]:
         ".venv/bin/python -m darksite shell        be the operator: kubectl get pods -A, mxinstall status",
         f".venv/bin/mxbundle inspect {_short(str(places.connected / 'site.tar.zst'))}",
         ".venv/bin/mxbundle why docker.io/library/haproxy --lock build/demo/images.lock",
-        "make demo          again: nothing to do is said within seconds",
+        "make demo          again: the installer says within seconds that there is nothing to do",
         "make demo-down     leaves nothing behind",
     ]

@@ -4,6 +4,7 @@ Values and text only; the demo itself is `darksite.demo`.
 """
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +87,15 @@ class Report:
             mark = "ok  " if stage.ok else "FAIL"
             moved = f"{stage.bytes / 1e6:12.1f} MB" if stage.bytes else ""
             lines.append(f"  {mark}  {stage.name:<28}{stage.seconds:8.1f} s{moved}")
-        lines += ["", "What was proved", ""]
-        for one in self.proof:
-            lines.append(f"  {'ok  ' if one['ok'] else 'FAIL'}  {one['id']:<22}{one['detail']}")
+        for during in dict.fromkeys(one.get("during", "") for one in self.proof):
+            lines += ["", f"What was proved by {during}", ""]
+            for one in (each for each in self.proof if each.get("during", "") == during):
+                lines += textwrap.wrap(
+                    one["detail"],
+                    width=120,
+                    initial_indent=f"  {'ok  ' if one['ok'] else 'FAIL'}  {one['id']:<22}",
+                    subsequent_indent=" " * 30,
+                )
         audit = self.audit
         lines += ["", f"  {audit.running} containers run, {audit.matched} of them by a digest of the lock", ""]
         if self.failure:

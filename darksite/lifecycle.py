@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -148,11 +149,16 @@ def shell(site: Site, command: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def environment(site: Site) -> dict[str, str]:
-    """The variables with which commands on the operator's host find the cluster, kubectl and helm."""
+    """The variables with which commands on the operator's host find the cluster, kubectl, helm and mxinstall.
+
+    What the installer keeps on its host goes away with the site, unless `$MXINSTALL_STATE` says otherwise.
+    """
+    programs = f"{binaries.ensure('kubectl').parent}:{Path(sys.executable).parent}"
     return {
         "KUBECONFIG": str(site.kubeconfig),
         "MXDARK_SITE": site.name,
-        "PATH": f"{binaries.ensure('kubectl').parent}:{os.environ.get('PATH', os.defpath)}",
+        "MXINSTALL_STATE": os.environ.get("MXINSTALL_STATE") or str(site.installer_state),
+        "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
     }
 
 

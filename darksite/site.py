@@ -130,6 +130,11 @@ class Site:
         return self.state / "operator.kubeconfig"
 
     @property
+    def installer_state(self) -> Path:
+        """What `mxinstall` keeps on the operator's host, in the demo and the tests."""
+        return self.state / "mxinstall"
+
+    @property
     def api_url(self) -> str:
         """Where the API server is reached from every machine of the site."""
         return f"https://{self.control_plane.address}:{API_PORT}"
