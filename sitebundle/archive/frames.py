@@ -76,6 +76,13 @@ def stored(content: bytes) -> bytes:
     return b"".join([*parts, checksum(content)])
 
 
+def libzstd_version() -> str:
+    """`1.5.7`: of the library that `compressed` uses. Another one may give other bytes for the same content."""
+    from zstandard import ZSTD_VERSION
+
+    return ".".join(str(part) for part in ZSTD_VERSION)
+
+
 def compressed(chunks: Iterable[bytes], content_bytes: int) -> Iterator[bytes]:
     """The pieces of a compressed frame of the joined `chunks`, whatever their lengths.
 

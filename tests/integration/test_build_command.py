@@ -15,6 +15,7 @@ from buildplace import Buildplace, push_images, write_stack
 from registries import Fault, FaultyProxy, running_registry
 
 from sitebundle.archive import BundleReader
+from sitebundle.archive.frames import libzstd_version
 from sitebundle.digest import Digest
 from sitebundle.events import silent
 
@@ -252,6 +253,17 @@ def test_an_unconfirmed_entry_is_refused_before_anything_is_fetched(place: Place
     assert done.returncode == 32
     assert "lock-unconfirmed" in done.stderr
     assert place.proxy.requests("GET") == []
+
+
+def test_another_compressor_than_the_locked_one_is_refused_before_anything_is_fetched(place: Place) -> None:
+    lock = place.lockfile.read_text()
+    assert f'libzstd = "{libzstd_version()}"' in lock
+    place.lockfile.write_text(lock.replace(f'libzstd = "{libzstd_version()}"', 'libzstd = "1.4.0"'))
+    done = place.build()
+    assert done.returncode == 31
+    assert f"locked with libzstd 1.4.0, this host compresses with {libzstd_version()}" in done.stderr
+    assert place.proxy.requests("GET") == []
+    assert not place.output.exists()
 
 
 def test_a_changed_chart_makes_the_lock_stale(place: Place) -> None:

@@ -14,6 +14,13 @@ from sitebundle.reference import Reference
 NAMES_SHOWN = 5
 
 
+def require_compressor(lock: Lock, running: str) -> None:
+    """Raise LockStale when the `running` libzstd is not the locked one, whose bytes the lock promises."""
+    if lock.libzstd != running:
+        detail = f"it was locked with libzstd {lock.libzstd}, this host compresses with {running} to other bytes"
+        raise LockStale(what="this host", detail=detail)
+
+
 def require_confirmed(images: Sequence[LockedImage], path: Path) -> None:
     """Raise LockUnconfirmed when a registry never answered for one of `images`."""
     names = [image.reference for image in images if image.confirmed_at is None or not image.platforms]

@@ -43,8 +43,6 @@ class BuildRequest:
 
     def purpose(self, lock: Lock) -> Digest:
         """The digest of all that decides the archive's bytes; the number of fetches does not."""
-        from zstandard import ZSTD_VERSION
-
         decides = {
             "format": FORMAT,
             "lock": Digest.of(lock.to_bytes()),
@@ -54,7 +52,6 @@ class BuildRequest:
             "platforms": self.platforms,
             "name": self.name,
             "created": self.created_at(lock),
-            "libzstd": ZSTD_VERSION,
         }
         return Digest.of(json.dumps(decides, sort_keys=True).encode())
 

@@ -20,6 +20,7 @@ from mxbundle.lock.discover import Discovery, discover
 from mxbundle.lock.materials import Materials, fetch_materials
 from mxbundle.lock.model import Lock, LockedImage, LockedTool
 from sitebundle.archive import ArchiveWriter, BundleReader, SmallMembers, names, stored_member
+from sitebundle.archive.frames import libzstd_version
 from sitebundle.archive.signing import sign_bundle
 from sitebundle.atomic import rename_durably
 from sitebundle.digest import Digest
@@ -86,6 +87,7 @@ def build(
     if request.profile not in stack.profiles:
         detail = f"there is no profile {request.profile}; the stack has {', '.join(stack.profiles)}"
         raise StackInvalid(path=request.manifests / "stack.yaml", detail=detail)
+    fit.require_compressor(lock, libzstd_version())
     fit.require_confirmed(lock.images, lock_path)
     request.output.parent.mkdir(parents=True, exist_ok=True)
     with _writing(part), Journal.open(journal_path, request.purpose(lock)) as journal:
@@ -102,7 +104,7 @@ def build(
                 filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink)
                 tally.moved_bytes = filled.fetched_bytes
                 tally.detail = f"{filled.kept_bytes} bytes kept from an earlier run" if filled.kept_bytes else ""
-            archive.finish(attestations(manifest, program_version(), _libzstd(), source_commit, built_at))
+            archive.finish(attestations(manifest, program_version(), lock.libzstd, source_commit, built_at))
         signed = sign_bundle(part, key) if key is not None else None
         if signed is None:
             sink(Note("warning", f"{request.output.name} is not signed; no site installs it before `mxbundle sign`"))
@@ -225,12 +227,6 @@ def _plan(lock: Lock, manifest: BundleManifest) -> BlobPlan:
     """The blobs of a manifest, as the lock knows where to have them."""
     carried = {image.reference for image in manifest.images}
     return plan_blobs([image for image in lock.images if image.reference in carried], manifest.platforms)
-
-
-def _libzstd() -> str:
-    from zstandard import ZSTD_VERSION
-
-    return ".".join(str(part) for part in ZSTD_VERSION)
 
 
 @contextmanager

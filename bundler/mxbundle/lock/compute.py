@@ -16,6 +16,8 @@ from mxbundle.lock.materials import fetch_materials
 from mxbundle.lock.model import Lock, LockedChart, LockedCrd, LockedFile, LockedImage
 from mxbundle.lock.resolve import STAGE, needed_by, resolve_images, wanted_images
 from mxbundle.lock.tools import lock_tools, read_tools
+from sitebundle.archive.frames import libzstd_version
+from sitebundle.digest import Digest
 from sitebundle.errors import LockStale, StackInvalid
 from sitebundle.events import Note, Sink, stage
 from sitebundle.helm import Helm
@@ -71,6 +73,7 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
         kept_tools = previous.tools if request.keep and previous is not None else ()
         programs = lock_tools(tools, request.platforms, upstream, kept_tools)
     return Lock(
+        libzstd=libzstd_version(),
         images=(*kept, *(_confirmed(image, previous) for image in images[len(kept) :])),
         charts=tuple(
             LockedChart(release=c.release, name=c.name, version=c.version, source=c.source, digest=c.digest)
@@ -120,7 +123,7 @@ def _kept(
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of the lock that is new, gone, or has another digest."""
+    """One entry of the lock that is new, gone, or has another digest (libzstd: another version)."""
 
     kind: str
     name: str
@@ -134,7 +137,11 @@ class Change:
             return f"gone {self.kind} {self.name}"
         if self.before == self.after:
             return f"{self.kind} {self.name} is described differently"
-        return f"{self.kind} {self.name} moved from {self.before[7:19]} to {self.after[7:19]}"
+        return f"{self.kind} {self.name} moved from {_short(self.before)} to {_short(self.after)}"
+
+
+def _short(identity: str) -> str:
+    return Digest(identity).short if identity.startswith("sha256:") else identity
 
 
 def changes(before: Lock | None, after: Lock) -> tuple[Change, ...]:
@@ -162,6 +169,7 @@ def _entries(lock: Lock) -> dict[tuple[str, str], tuple[str, object]]:
         **{("chart", chart.release): (chart.digest, chart) for chart in lock.charts},
         **{("file", file.url): (file.digest, file) for file in lock.files},
         **{("CRD", crd.name): (crd.digest, crd) for crd in lock.crds},
+        ("tool", "libzstd"): (lock.libzstd, lock.libzstd),
         **{("tool", f"{tool.name} {tool.platform}"): (tool.digest, tool) for tool in lock.tools},
     }
 

@@ -98,9 +98,10 @@ class LockedTool(Value):
 
 
 class Lock(Value):
-    """The whole of `images.lock`."""
+    """The whole of `images.lock`. `libzstd` is the version that compresses: the archive's bytes depend on it."""
 
     lock_version: Literal[1] = LOCK_VERSION
+    libzstd: str
     images: tuple[LockedImage, ...] = ()
     charts: tuple[LockedChart, ...] = ()
     files: tuple[LockedFile, ...] = ()
@@ -167,6 +168,7 @@ def write_lock(lock: Lock, path: Path) -> None:
 def _lines(lock: Lock) -> Iterator[str]:
     yield "# Written by `mxbundle lock`; read the difference before you commit it."
     yield f"lock_version = {lock.lock_version}"
+    yield f"libzstd = {_text(lock.libzstd)}"
     for image in sorted(lock.images, key=lambda i: i.reference):
         yield ""
         yield "[[images]]"

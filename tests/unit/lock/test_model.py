@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mxbundle.lock.compute import changes
 from mxbundle.lock.model import Lock, LockedImage, LockedPlatform, LockedTool, read_lock, write_lock
 
 from sitebundle.digest import Digest
 from sitebundle.errors import LockStale, StackInvalid
 from sitebundle.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+
+LIBZSTD = "1.5.7"
 
 
 def digest(text: str) -> Digest:
@@ -45,7 +48,9 @@ def test_what_is_written_reads_back_equal_and_writes_the_same_bytes(tmp_path: Pa
         digest=digest("helm"),
         size=5,
     )
-    lock = Lock(images=(image("a", ("one", 1)), image("b", ("one", 1), confirmed_at=None)), tools=(tool,))
+    lock = Lock(
+        libzstd=LIBZSTD, images=(image("a", ("one", 1)), image("b", ("one", 1), confirmed_at=None)), tools=(tool,)
+    )
     write_lock(lock, tmp_path / "images.lock")
     again = read_lock(tmp_path / "images.lock")
     assert again == lock
@@ -55,36 +60,43 @@ def test_what_is_written_reads_back_equal_and_writes_the_same_bytes(tmp_path: Pa
 
 def test_the_order_in_which_images_were_resolved_does_not_show_in_the_bytes() -> None:
     a, b = image("a", ("one", 1)), image("b", ("two", 2))
-    assert Lock(images=(a, b)).to_bytes() == Lock(images=(b, a)).to_bytes()
+    assert Lock(libzstd=LIBZSTD, images=(a, b)).to_bytes() == Lock(libzstd=LIBZSTD, images=(b, a)).to_bytes()
 
 
 def test_a_layer_that_two_images_share_is_counted_once() -> None:
-    lock = Lock(images=(image("a", ("shared", 1000), ("own", 1)), image("b", ("shared", 1000))))
+    lock = Lock(libzstd=LIBZSTD, images=(image("a", ("shared", 1000), ("own", 1)), image("b", ("shared", 1000))))
     assert lock.unique_bytes == 2 * (100 + 200 + 50) + 1000 + 1
 
 
 def test_an_image_without_a_confirmation_or_without_platforms_is_unconfirmed() -> None:
     bare = image("c").model_copy(update={"platforms": ()})
-    lock = Lock(images=(image("a"), image("b", confirmed_at=None), bare))
+    lock = Lock(libzstd=LIBZSTD, images=(image("a"), image("b", confirmed_at=None), bare))
     assert [entry.reference for entry in lock.unconfirmed] == ["ghcr.io/example/b:1", "ghcr.io/example/c:1"]
 
 
 @pytest.mark.parametrize(
-    ("text", "error"),
+    ("text", "said"),
     [
-        ("lock_version = 2", StackInvalid),
-        ("lock_version = 1\nsurprise = 1", StackInvalid),
-        ("lock_version = ", StackInvalid),
+        ('lock_version = 2\nlibzstd = "1"', "lock_version: "),
+        ('lock_version = 1\nlibzstd = "1"\nsurprise = 1', "surprise: "),
+        ("lock_version = 1", "libzstd: "),
+        ("lock_version = ", "Invalid value"),
         (
-            'lock_version = 1\n[[charts]]\nrelease="a"\nname="a"\nversion="1"\nsource="x"\ndigest="sha256:12"',
-            StackInvalid,
+            'libzstd = "1"\n[[charts]]\nrelease="a"\nname="a"\nversion="1"\nsource="x"\ndigest="sha256:12"',
+            r"charts\.0\.digest: ",
         ),
     ],
 )
-def test_a_malformed_lock_is_refused(tmp_path: Path, text: str, error: type[Exception]) -> None:
+def test_a_malformed_lock_is_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "images.lock").write_text(text)
-    with pytest.raises(error):
+    with pytest.raises(StackInvalid, match=said):
         read_lock(tmp_path / "images.lock")
+
+
+def test_another_compressor_is_shown_as_a_change() -> None:
+    before, after = (Lock(libzstd=version) for version in ("1.5.6", "1.5.7"))
+    assert [str(change) for change in changes(before, after)] == ["tool libzstd moved from 1.5.6 to 1.5.7"]
+    assert [str(change) for change in changes(None, after)] == ["new tool libzstd"]
 
 
 def test_a_missing_lock_says_to_run_lock(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def locked(reference: str) -> LockedImage:
 
 
 SYNAPSE, VALKEY = "ghcr.io/element-hq/synapse:v1.162.0", "docker.io/valkey/valkey:9.1.2-alpine"
-LOCK = Lock(images=(locked(SYNAPSE), locked(VALKEY), locked("docker.io/library/haproxy:3.2")))
+LOCK = Lock(libzstd="1.5.7", images=(locked(SYNAPSE), locked(VALKEY), locked("docker.io/library/haproxy:3.2")))
 
 
 @pytest.mark.parametrize(
