@@ -155,9 +155,13 @@ def test_bytes_that_do_not_have_the_digest_are_refused_by_the_registry(proxy: Fa
 
 @pytest.mark.parametrize("fault", [BundleDamaged(path="x", where="frame 3", detail="checksum"), OSError(5, "EIO")])
 def test_what_the_source_raises_comes_out_as_it_is(proxy: FaultyProxy, blob: bytes, fault: Exception) -> None:
+    opened: list[int] = []
+
     class Damaged(Upload):
         @contextmanager
         def source(self, offset: int) -> Iterator[Readable]:
+            opened.append(offset)
+
             class Stream:
                 def readinto(self, buffer: memoryview) -> int:
                     raise fault
@@ -168,7 +172,8 @@ def test_what_the_source_raises_comes_out_as_it_is(proxy: FaultyProxy, blob: byt
     with pytest.raises(type(fault)) as caught:
         upload.run()
     assert caught.value is fault
-    assert len(proxy.requests("PATCH")) == 1, "a broken source was tried again as if it were the network"
+    # Counted at the source: of a request that breaks off at once, the proxy may not have seen anything yet.
+    assert opened == [0], "a broken source was tried again as if it were the network"
 
 
 def test_a_source_that_ends_early_is_never_completed(proxy: FaultyProxy, blob: bytes) -> None:
