@@ -50,9 +50,13 @@ class Builder:
     def home(self) -> Path:
         return ROOT / "build/demo"
 
-    def build(self, changes: dict[str, tuple[str, str]]) -> Path:
-        """A signed bundle of manifests in which, per file, one text was replaced by another."""
+    def build(self) -> Path:
+        """A signed bundle with another digest of Valkey's image and another value of Valkey, new in each generation."""
         self.generation += 1
+        changes = {
+            "stack.yaml": ("valkey/valkey:9.1.2-alpine", "valkey/valkey:9.1.3-alpine"),
+            "profiles/demo.yaml": ("maxMemory: 32mb", f"maxMemory: {32 + self.generation}mb"),
+        }
         manifests, lock = self.folder / f"manifests-{self.generation}", self.folder / f"{self.generation}.lock"
         bundle = self.folder / f"{self.generation}.tar.zst"
         shutil.copytree(ROOT / "manifests", manifests)
@@ -86,12 +90,7 @@ def builder(demo: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> B
 @pytest.fixture(scope="module")
 def upgraded(builder: Builder) -> Path:
     """Another digest of one image and one other value: what generation 2 is asked to show."""
-    return builder.build(
-        {
-            "stack.yaml": ("valkey/valkey:9.1.2-alpine", "valkey/valkey:9.1.3-alpine"),
-            "profiles/demo.yaml": ("maxMemory: 32mb", "maxMemory: 40mb"),
-        }
-    )
+    return builder.build()
 
 
 def start(bundle: Path, *options: str) -> subprocess.Popen[str]:
@@ -234,12 +233,7 @@ def test_a_run_killed_while_seeding_is_finished_by_the_next(
 
 
 def test_a_run_killed_while_deploying_is_finished_by_the_next(builder: Builder, upgraded: Path) -> None:
-    bundle = builder.build(
-        {
-            "stack.yaml": ("valkey/valkey:9.1.2-alpine", "valkey/valkey:9.1.3-alpine"),
-            "profiles/demo.yaml": ("maxMemory: 32mb", "maxMemory: 44mb"),
-        }
-    )
+    bundle = builder.build()
     with start(bundle, "--no-proof") as run:
         helm = await_helm(run)
         run.kill()
@@ -256,12 +250,7 @@ def test_a_run_killed_while_deploying_is_finished_by_the_next(builder: Builder, 
 @pytest.fixture
 def stopped(builder: Builder, upgraded: Path) -> Iterator[tuple[Path, subprocess.Popen[str], int]]:
     """An installer and its helm, stopped in the middle of a release; both are gone at the end."""
-    bundle = builder.build(
-        {
-            "stack.yaml": ("valkey/valkey:9.1.2-alpine", "valkey/valkey:9.1.3-alpine"),
-            "profiles/demo.yaml": ("maxMemory: 32mb", "maxMemory: 48mb"),
-        }
-    )
+    bundle = builder.build()
     run = start(bundle, "--no-proof")
     try:
         helm = await_helm(run)
@@ -270,7 +259,9 @@ def stopped(builder: Builder, upgraded: Path) -> Iterator[tuple[Path, subprocess
         yield bundle, run, helm
     finally:
         run.kill()
-        run.communicate()
+        run.wait()
+        assert run.stdout is not None
+        run.stdout.close()
 
 
 def test_an_installer_that_was_stopped_and_taken_over_changes_nothing_any_more(
@@ -296,7 +287,7 @@ def test_after_all_of_it_the_system_is_whole(
     """A dead installer holds the site now: the next one goes on without being told, and proves the system."""
     bundle, first, _ = stopped
     first.kill()
-    first.communicate()
+    first.wait()
     result = install(bundle)[-1]
     assert result["outcome"] == "installed"
     assert all(step["ok"] for step in result["proof"])
