@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sitebundle.events import Event, Note, Progress, Retried, Sink, StageFinished, StageStarted, Step
+from sitebundle.units import bytes_for_people
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,16 +42,6 @@ def face(mode: Mode, stream: TextIO | None = None) -> Iterator[Sink]:
     else:
         with _live_face(out) as live:
             yield _whole(live)
-
-
-def bytes_for_people(count: int) -> str:
-    """`count` bytes in decimal units, as disks and sticks are sold: `1.2 GB`."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 class JsonFace:

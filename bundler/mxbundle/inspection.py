@@ -9,6 +9,7 @@ from typing import Any
 from sitebundle.archive import BundleReader
 from sitebundle.manifest import BundleManifest, Image
 from sitebundle.signature import Signature
+from sitebundle.units import bytes_for_people
 
 LARGEST_SHOWN = 10
 _KINDS = (
@@ -55,8 +56,9 @@ def describe(reader: BundleReader) -> dict[str, Any]:
 
 def as_text(about: dict[str, Any]) -> str:
     """The description for people."""
+    size = bytes_for_people
     lines = [
-        f"{about['path']}: {_size(about['file_bytes'])}",
+        f"{about['path']}: {size(about['file_bytes'])}",
         f"  bundle {about['name']}, generation {about['generation']}, profile {about['profile']}, "
         + ", ".join(about["platforms"]),
         f"  manifest {about['manifest_digest']}",
@@ -65,7 +67,7 @@ def as_text(about: dict[str, Any]) -> str:
         "",
         f"images ({len(about['images'])}): layers, of these in no other image",
         *(
-            f"  {_size(image['bytes']):>10} {_size(image['own_bytes']):>10}  {image['reference']}  "
+            f"  {size(image['bytes']):>10} {size(image['own_bytes']):>10}  {image['reference']}  "
             + image["digest"][7:19]
             for image in about["images"]
         ),
@@ -77,16 +79,16 @@ def as_text(about: dict[str, Any]) -> str:
         "",
         "tools",
         *(
-            f"  {_size(tool['bytes']):>10}  {tool['name']} {tool['version']} {tool['platform']}"
+            f"  {size(tool['bytes']):>10}  {tool['name']} {tool['version']} {tool['platform']}"
             for tool in about["tools"]
         ),
         "",
         "what takes the space in the file",
-        *(f"  {_size(entry['archive_bytes']):>10}  {entry['what']} ({entry['members']})" for entry in about["space"]),
+        *(f"  {size(entry['archive_bytes']):>10}  {entry['what']} ({entry['members']})" for entry in about["space"]),
         "",
         "largest layers",
         *(
-            f"  {_size(entry['bytes']):>10}  {entry['digest'][:12]}  {', '.join(entry['images'])}"
+            f"  {size(entry['bytes']):>10}  {entry['digest'][:12]}  {', '.join(entry['images'])}"
             for entry in about["largest"]
         ),
     ]
@@ -138,12 +140,3 @@ def _signature(armored: str) -> str:
         return Signature.parse(armored).key.fingerprint
     except ValueError:
         return "an unreadable signature"
-
-
-def _size(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")

@@ -10,7 +10,8 @@ import pytest
 
 from sitebundle.event_order import EventsOutOfOrder, in_order
 from sitebundle.events import Event, Note, Progress, Retried, StageFinished, StageStarted, Step, stage
-from sitebundle.faces import PlainFace, bytes_for_people, face
+from sitebundle.faces import PlainFace, face
+from sitebundle.units import bytes_for_people
 
 TOTAL_BYTES = 2_000_000_000
 

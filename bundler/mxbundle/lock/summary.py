@@ -9,6 +9,7 @@ from typing import Any
 
 from mxbundle.lock.compute import Change
 from mxbundle.lock.model import Lock
+from sitebundle.units import bytes_for_people
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Summary:
 
     def __str__(self) -> str:
         head = (
-            f"{self.path}: {self.images} images, {self.unique_bytes / 1e6:.1f} MB in unique blobs; "
+            f"{self.path}: {self.images} images, {bytes_for_people(self.unique_bytes)} in unique blobs; "
             f"{self.charts} charts, {self.files} manifest files, {self.crds} CRDs, {self.tools} tools"
         )
         moved = [f"  {change}" for change in self.changes]
