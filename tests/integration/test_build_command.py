@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from buildplace import Buildplace, push_images, write_stack
+from buildplace import HOST, Buildplace, push_images, write_stack
+from imagery import push_image
 from registries import Fault, FaultyProxy, running_registry
 
 from sitebundle.archive import BundleReader
 from sitebundle.archive.frames import libzstd_version
 from sitebundle.digest import Digest
 from sitebundle.events import silent
+from sitebundle.oci.client import Endpoint, Registry
+from sitebundle.oci.descriptor import OCI_INDEX
 
 SIZES = {"a": (30_000_000, 100_000), "b": (20_000_000,), "c": (12_000_000, 700)}
 BLOB = r"/blobs/sha256:"
@@ -42,17 +45,29 @@ class Place(Buildplace):
             return sum(member.size for member in reader.manifest.members if member.storage == "stored")
 
 
+IMAGES = {name: f"ghcr.io/little/{name}:1" for name in SIZES}
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory, store: tuple[str, dict[str, object]]) -> tuple[str, str]:
+    """A lock of the stack, made once, and the address of the folder that it names; locking is tested elsewhere."""
+    address, pushed = store
+    folder = tmp_path_factory.mktemp("locked")
+    write_stack(folder, IMAGES, f"http://{address}")
+    made = Place(folder, IMAGES, pushed)  # type: ignore[arg-type]
+    made.lock()
+    return made.lockfile.read_text(), folder.as_uri()
+
+
 @pytest.fixture
-def place(tmp_path: Path, store: tuple[str, dict[str, object]]) -> Iterator[Place]:
+def place(tmp_path: Path, store: tuple[str, dict[str, object]], locked: tuple[str, str]) -> Iterator[Place]:
     address, pushed = store
     proxy = FaultyProxy(address)
-    images = {name: f"ghcr.io/little/{name}:1" for name in SIZES}
-    write_stack(tmp_path, images, proxy.url)
-    made = Place(tmp_path, images, pushed)  # type: ignore[arg-type]
+    write_stack(tmp_path, IMAGES, proxy.url)
+    made = Place(tmp_path, IMAGES, pushed)  # type: ignore[arg-type]
     object.__setattr__(made, "proxy", proxy)
-    made.lock()
-    with proxy.lock:
-        proxy.seen.clear()
+    lock, named = locked
+    made.lockfile.write_text(lock.replace(named, tmp_path.as_uri()))
     yield made
     proxy.close()
 
@@ -75,6 +90,89 @@ def test_a_bundle_is_whole_and_holds_every_blob_once(place: Place) -> None:
         whole = sum(layers) + sum(configs.values())
     assert place.fetched_bytes() == whole
     assert [path.name for path in place.output.parent.iterdir()] == [place.output.name]
+
+
+def test_a_finished_bundle_is_left_as_it_is_and_nothing_is_fetched(place: Place) -> None:
+    assert place.build().returncode == 0
+    before, bytes_before = place.output.stat(), place.output.read_bytes()
+    journal = place.output.with_name("site.tar.zst.journal")
+    journal.write_text("")  # what an end between the rename and the removal of the journal leaves
+    forget(place)
+    done = place.build()
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout
+    assert (place.output.stat().st_ino, place.output.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert place.proxy.requests("GET") + place.proxy.requests("HEAD") == []
+    assert not journal.exists()
+    key = key_of(place)
+    report = json.loads(place.build("--json", "--key", str(key)).stdout.splitlines()[-1])
+    assert (report["changed"], report["fetched_bytes"], report["kept_bytes"]) == (False, 0, place.layer_bytes())
+    with BundleReader.open(place.output) as reader:
+        reader.verify(silent)
+        assert len(reader.signatures) == 1
+    assert len(place.output.read_bytes()) == len(bytes_before)
+    assert place.proxy.requests("GET") == []
+    assert place.build("--generation", "2").returncode == 0
+    with BundleReader.open(place.output) as reader:
+        assert reader.manifest.generation == 2
+    assert place.fetched_bytes() >= place.layer_bytes()
+
+
+def test_a_finished_bundle_that_was_cut_is_built_again(place: Place) -> None:
+    assert place.build().returncode == 0
+    whole = place.output.read_bytes()
+    with place.output.open("r+b") as file:
+        file.truncate(len(whole) - 1)
+    assert place.build().returncode == 0
+    assert place.output.read_bytes() == whole
+
+
+def forget(place: Place) -> None:
+    with place.proxy.lock:
+        place.proxy.seen.clear()
+
+
+def test_a_dry_run_says_what_would_be_fetched_and_writes_nothing(place: Place) -> None:
+    done = place.build("--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert not place.output.parent.exists()
+    assert place.proxy.requests("GET") == []
+    assert place.build().returncode == 0
+    assert (said["layer_bytes"], said["images"], said["finished"]) == (place.layer_bytes(), len(SIZES), False)
+    assert "nothing to do" in place.build("--dry-run").stdout
+
+
+def test_a_key_that_cannot_sign_is_said_before_anything_is_fetched(place: Place) -> None:
+    done = place.build("--key", str(place.folder / "no-such-key"))
+    assert done.returncode == 19
+    assert place.proxy.requests("GET") == []
+    assert not place.output.parent.exists()
+
+
+def test_an_index_is_carried_whole_though_only_one_of_its_platforms_is(place: Place) -> None:
+    reference = f"{HOST}/little/two:1"
+    registry = Registry(Endpoint.parse(f"{place.proxy.url}/{HOST}"))
+    both = push_image(registry, "little/two", "1", platforms=("linux/amd64", "linux/arm64"))
+    two = Place(place.folder / "two", {"two": reference}, {reference: both})
+    two.folder.mkdir()
+    write_stack(two.folder, two.images, place.proxy.url)
+    assert two.run("lock", "--platform", "linux/amd64", "--platform", "linux/arm64").returncode == 0
+    assert two.build("--platform", "linux/amd64").returncode == 0
+    with BundleReader.open(two.output) as reader:
+        reader.verify(silent)
+        (image,) = reader.manifest.images
+        assert [carried.platform for carried in image.carried] == ["linux/amd64"]
+        assert (image.digest, image.media_type) == (both.digest, OCI_INDEX)
+        index = json.loads(reader.read(image.digest.blob_path))
+        names = {member.name for member in reader.manifest.members}
+        present = [Digest(entry["digest"]).blob_path in names for entry in index["manifests"]]
+        assert present == [True, False, False], "amd64, arm64, and an attestation of neither"
+    whole = two.folder / "whole.tar.zst"
+    assert two.build("--platform", "linux/amd64", "--platform", "linux/arm64", output=whole).returncode == 0
+    with BundleReader.open(whole) as reader:
+        names = {member.name for member in reader.manifest.members}
+        assert [Digest(entry["digest"]).blob_path in names for entry in index["manifests"]] == [True, True, False]
 
 
 def test_the_same_wish_gives_the_same_bytes_however_many_fetches(place: Place) -> None:
@@ -362,6 +460,7 @@ def test_a_build_killed_before_anything_is_laid_out_starts_over_and_leaves_nothi
         time.sleep(0.01)
     process.kill()
     process.wait()
+    assert [path.name for path in place.output.parent.iterdir()] == [f"{place.output.name}.journal"]
     with place.proxy.lock:
         place.proxy.faults.clear()
     assert place.build().returncode == 0

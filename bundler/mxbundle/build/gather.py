@@ -10,14 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from mxbundle.build.plan import WantedBlob
 from mxbundle.lock.discover import FoundCrd
 from mxbundle.lock.materials import Materials
 from mxbundle.lock.model import LockedTool
-from mxbundle.lock.tools import fetch_tool
-from sitebundle.archive import SmallMembers
-from sitebundle.errors import BlobCorrupt, BlobUnfetchable, ImageUnresolvable, RegistryRefused, RegistryUnreachable
+from mxbundle.lock.tools import opened_tool
+from sitebundle.archive import SmallMembers, WrongContent
+from sitebundle.errors import (
+    BlobCorrupt,
+    BlobUnfetchable,
+    ImageUnresolvable,
+    RegistryRefused,
+    RegistryUnreachable,
+    SourceChanged,
+)
 from sitebundle.events import Progress, Sink
 from sitebundle.manifest import Chart, Crd, ManifestFile, Tool
 from sitebundle.oci.upstream import Upstream
@@ -86,19 +94,19 @@ class Downloads:
     sink: Sink
     done_bytes: int = 0
 
-    def add_tools(self, tools: Sequence[LockedTool], place: Path) -> tuple[Tool, ...]:
-        """The dark site's programs; one at a time lies at `place` while it is compressed.
+    def add_tools(self, tools: Sequence[LockedTool], folder: Path) -> tuple[Tool, ...]:
+        """The dark site's programs; one download at a time lies in an unnamed file in `folder`.
 
         Raises SourceChanged, RegistryRefused, RegistryUnreachable.
         """
         entries = []
         for tool in sorted(tools, key=lambda tool: (tool.platform, tool.name)):
             member = f"tools/{tool.platform.replace('/', '-')}/{tool.name}"
-            try:
-                fetch_tool(tool, self.upstream, place)
-                self.small.add_stream(member, tool.size, _chunks(place), tool.digest)
-            finally:
-                place.unlink(missing_ok=True)
+            with opened_tool(tool, self.upstream, folder) as program:
+                try:
+                    self.small.add_stream(member, tool.size, _chunks(program), tool.digest)
+                except WrongContent as wrong:
+                    raise SourceChanged(url=tool.url, seen=wrong.seen, expected=tool.digest) from wrong
             entries.append(
                 Tool(name=tool.name, version=tool.version, platform=tool.platform, member=member, digest=tool.digest)
             )
@@ -145,7 +153,6 @@ def _document(wanted: WantedBlob, upstream: Upstream) -> bytes:
     ) from fault
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk

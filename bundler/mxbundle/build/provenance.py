@@ -7,24 +7,33 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sitebundle.manifest import BundleManifest
+from sitebundle.digest import Digest
+from sitebundle.manifest import BundleManifest, Value
 
 
-def attestations(
-    manifest: BundleManifest, tool_version: str, libzstd: str, source_commit: str | None, built_at: float | None
-) -> bytes:
-    """The canonical text. `built_at`: seconds since the epoch, None to leave the clock out."""
-    provenance: dict[str, Any] = {
-        "builder": f"mxbundle {tool_version}",
-        "libzstd": libzstd,
+class Provenance(Value):
+    """Who builds, from what. `built_at`: seconds since the epoch, None to leave the clock out.
+
+    `request` is the digest of all that decides the archive's bytes (`BuildRequest.purpose`).
+    """
+
+    builder: str
+    libzstd: str
+    request: Digest
+    source_commit: str | None = None
+    built_at: float | None = None
+
+
+def attestations(manifest: BundleManifest, provenance: Provenance) -> bytes:
+    """The canonical text."""
+    said: dict[str, Any] = {
+        **provenance.model_dump(mode="json", exclude={"built_at"}, exclude_none=True),
         "lock": manifest.lock_digest,
         "generation": manifest.generation,
         "platforms": list(manifest.platforms),
         "profile": manifest.profile,
     }
-    if source_commit is not None:
-        provenance["source_commit"] = source_commit
-    if built_at is not None:
-        provenance["built_at"] = f"{datetime.fromtimestamp(built_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    document: Mapping[str, Any] = {"manifest": manifest.digest, "provenance": provenance}
+    if provenance.built_at is not None:
+        said["built_at"] = f"{datetime.fromtimestamp(provenance.built_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    document: Mapping[str, Any] = {"manifest": manifest.digest, "provenance": said}
     return (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode()

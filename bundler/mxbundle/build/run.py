@@ -4,64 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from mxbundle.build import fit, gather
+from mxbundle.build import gather
+from mxbundle.build.check import Checked, check, require_buildable
 from mxbundle.build.fill import fill
+from mxbundle.build.finished import finished
 from mxbundle.build.plan import OCI_LAYOUT, BlobPlan, image_entries, index_json, plan_blobs
-from mxbundle.build.provenance import attestations
+from mxbundle.build.provenance import Provenance, attestations
+from mxbundle.build.report import BuildPreview, BuildReport
 from mxbundle.build.request import BuildRequest, stack_files
-from mxbundle.lock.discover import Discovery, discover
-from mxbundle.lock.materials import Materials, fetch_materials
-from mxbundle.lock.model import Lock, LockedImage, LockedTool
+from mxbundle.lock.model import Lock
 from sitebundle.archive import ArchiveWriter, BundleReader, SmallMembers, names, stored_member
-from sitebundle.archive.frames import libzstd_version
 from sitebundle.archive.signing import sign_bundle
 from sitebundle.atomic import rename_durably
 from sitebundle.digest import Digest
-from sitebundle.errors import BundleError, BundleUnwritable, StackInvalid
+from sitebundle.errors import BundleError, BundleUnwritable
 from sitebundle.events import Note, Sink, stage
 from sitebundle.helm import Helm
 from sitebundle.journal import Journal
 from sitebundle.manifest import BundleManifest
 from sitebundle.oci.upstream import Upstream
-from sitebundle.operands import read_operands
-from sitebundle.stack import Stack, read_stack
+from sitebundle.signature import Signature, public_key_of
+from sitebundle.units import bytes_for_people
 from sitebundle.version import program_version
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What was built. Bytes: of the archive, fetched over the network, kept from an earlier run."""
-
-    output: Path
-    manifest_digest: Digest
-    generation: int
-    images: int
-    archive_bytes: int
-    layer_bytes: int
-    fetched_bytes: int
-    kept_bytes: int
-    seconds: float
-    signed_by: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """The report as the JSON face prints it."""
-        return {**asdict(self), "output": str(self.output), "seconds": round(self.seconds, 3)}
-
-    def __str__(self) -> str:
-        kept = f", {self.kept_bytes} were there from an earlier run" if self.kept_bytes else ""
-        return (
-            f"{self.output}: generation {self.generation}, {self.images} images, {self.archive_bytes} bytes "
-            f"in {self.seconds:.1f} s\n"
-            f"layers: {self.layer_bytes} bytes, {self.fetched_bytes} fetched{kept}\n"
-            f"manifest {self.manifest_digest}\n" + (f"signed by {self.signed_by}" if self.signed_by else "not signed")
-        )
 
 
 def build(
@@ -78,23 +48,24 @@ def build(
 ) -> BuildReport:
     """Build `request.output` from `lock`, going on where an earlier run of the same wish was broken off.
 
-    The output appears by rename, last. Raises LockError, TransportError, BundleError.
+    The output appears by rename, last; one that already is what is asked for stays, and is signed when it lacks the
+    signature. Raises LockError, TransportError, BundleError.
     """
     started = time.monotonic()
-    part = request.output.with_name(request.output.name + ".part")
-    journal_path = request.output.with_name(request.output.name + ".journal")
-    stack = read_stack(request.manifests / "stack.yaml")
-    if request.profile not in stack.profiles:
-        detail = f"there is no profile {request.profile}; the stack has {', '.join(stack.profiles)}"
-        raise StackInvalid(path=request.manifests / "stack.yaml", detail=detail)
-    fit.require_compressor(lock, libzstd_version())
-    fit.require_confirmed(lock.images, lock_path)
+    stack = require_buildable(request, lock, lock_path)
+    if key is not None:
+        public_key_of(key)  # A key that cannot sign is said now, not after the last layer.
+    provenance = _provenance(request, lock, source_commit, built_at)
+    if (manifest := finished(request.output, provenance)) is not None:
+        return _already_built(request, lock, manifest, provenance, key, sink, started)
+    part = _beside(request.output, "part")
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    with _writing(part), Journal.open(journal_path, request.purpose(lock)) as journal:
+    with _writing(part), Journal.open(_beside(request.output, "journal"), provenance.request) as journal:
         archive = _begun(part, journal, sink)
         fresh = archive is None
         if archive is None:
-            archive = _begin(request, lock, stack, part, upstream, helm, sink)
+            checked = check(request, lock, stack, upstream, helm, sink)
+            archive = _begin(request, lock, checked, part, upstream, sink)
             journal.append({"laid-out": archive.manifest.digest})
         with archive:
             manifest = archive.manifest
@@ -103,11 +74,11 @@ def build(
             with stage(sink, "fetch", title, blobs.layer_bytes) as tally:
                 filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink)
                 tally.moved_bytes = filled.fetched_bytes
-                tally.detail = f"{filled.kept_bytes} bytes kept from an earlier run" if filled.kept_bytes else ""
-            archive.finish(attestations(manifest, program_version(), lock.libzstd, source_commit, built_at))
-        signed = sign_bundle(part, key) if key is not None else None
-        if signed is None:
-            sink(Note("warning", f"{request.output.name} is not signed; no site installs it before `mxbundle sign`"))
+                tally.detail = (
+                    f"{bytes_for_people(filled.kept_bytes)} kept from an earlier run" if filled.kept_bytes else ""
+                )
+            archive.finish(attestations(manifest, provenance))
+        signed_by = _signed(part, key, sink)
         rename_durably(part, request.output)
         journal.remove()
     return BuildReport(
@@ -120,8 +91,95 @@ def build(
         fetched_bytes=filled.fetched_bytes,
         kept_bytes=filled.kept_bytes,
         seconds=time.monotonic() - started,
-        signed_by=signed.fingerprint if signed else None,
+        signed_by=signed_by,
     )
+
+
+def preview(
+    request: BuildRequest,
+    lock: Lock,
+    lock_path: Path,
+    upstream: Upstream,
+    helm: Helm,
+    sink: Sink,
+    *,
+    source_commit: str | None = None,
+    built_at: float | None = None,
+) -> BuildPreview:
+    """What `build` would do; makes every check that comes before the first byte, and writes nothing.
+
+    Raises LockError and TransportError.
+    """
+    stack = require_buildable(request, lock, lock_path)
+    checked = check(request, lock, stack, upstream, helm, sink)
+    there = next(folder for folder in request.output.absolute().parents if folder.is_dir())
+    return BuildPreview(
+        output=request.output,
+        generation=request.generation,
+        images=len(checked.images),
+        layers=len(checked.blobs.layers),
+        layer_bytes=checked.blobs.layer_bytes,
+        small_bytes=checked.small_bytes,
+        free_bytes=shutil.disk_usage(there).free,
+        finished=finished(request.output, _provenance(request, lock, source_commit, built_at)) is not None,
+    )
+
+
+def _provenance(request: BuildRequest, lock: Lock, source_commit: str | None, built_at: float | None) -> Provenance:
+    return Provenance(
+        builder=f"mxbundle {program_version()}",
+        libzstd=lock.libzstd,
+        request=request.purpose(lock),
+        source_commit=source_commit,
+        built_at=built_at,
+    )
+
+
+def _already_built(
+    request: BuildRequest,
+    lock: Lock,
+    manifest: BundleManifest,
+    provenance: Provenance,
+    key: Path | None,
+    sink: Sink,
+    started: float,
+) -> BuildReport:
+    """The report of a run that found its output finished; what a crash right after the rename left is removed."""
+    signed_by = _signed(request.output, key, sink)
+    journal = _beside(request.output, "journal")
+    if journal.exists() and not _beside(request.output, "part").exists():
+        with Journal.open(journal, provenance.request) as left:
+            left.remove()
+    layer_bytes = _plan(lock, manifest).layer_bytes
+    return BuildReport(
+        output=request.output,
+        manifest_digest=manifest.digest,
+        generation=manifest.generation,
+        images=len(manifest.images),
+        archive_bytes=request.output.stat().st_size,
+        layer_bytes=layer_bytes,
+        fetched_bytes=0,
+        kept_bytes=layer_bytes,
+        seconds=time.monotonic() - started,
+        signed_by=signed_by,
+        changed=False,
+    )
+
+
+def _signed(path: Path, key: Path | None, sink: Sink) -> str | None:
+    """Sign with `key`, when there is one. The fingerprint of whose signature `path` bears, None when of nobody."""
+    if key is not None:
+        return sign_bundle(path, key).fingerprint
+    with BundleReader.open(path) as reader:
+        signatures = reader.signatures
+    if not signatures:
+        sink(Note("warning", "the bundle is not signed; no site installs it before `mxbundle sign`"))
+        return None
+    return ", ".join(Signature.parse(armored).key.fingerprint for armored in signatures)
+
+
+def _beside(output: Path, suffix: str) -> Path:
+    return output.with_name(f"{output.name}.{suffix}")
 
 
 def _begun(part: Path, journal: Journal, sink: Sink) -> ArchiveWriter | None:
@@ -145,30 +203,10 @@ def _begun(part: Path, journal: Journal, sink: Sink) -> ArchiveWriter | None:
         return None
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """What the lock and the stack agree on for this profile and these platforms."""
-
-    releases: tuple[str, ...]
-    materials: Materials
-    found: Discovery
-    images: tuple[LockedImage, ...]
-    blobs: BlobPlan
-    tools: tuple[LockedTool, ...]
-
-    @property
-    def small_bytes(self) -> int:
-        """Bytes of documents and programs."""
-        return sum(document.size for document in self.blobs.documents) + sum(tool.size for tool in self.tools)
-
-
 def _begin(
-    request: BuildRequest, lock: Lock, stack: Stack, part: Path, upstream: Upstream, helm: Helm, sink: Sink
+    request: BuildRequest, lock: Lock, checked: Checked, part: Path, upstream: Upstream, sink: Sink
 ) -> ArchiveWriter:
-    """Check the lock against the stack, gather what is small, lay everything out."""
-    with stage(sink, "check", "Does images.lock fit the stack?") as tally:
-        checked = _check(request, lock, stack, upstream, helm)
-        tally.detail = f"{len(checked.images)} images"
+    """Gather what is small, lay everything out."""
     with SmallMembers(part.parent, request.created_at(lock)) as small:
         with stage(sink, "gather", "Manifests, configs, charts, tools", checked.small_bytes) as tally:
             downloads = gather.Downloads(small, upstream, checked.small_bytes, sink)
@@ -178,31 +216,12 @@ def _begin(
         return ArchiveWriter.create(part, manifest, small)
 
 
-def _check(request: BuildRequest, lock: Lock, stack: Stack, upstream: Upstream, helm: Helm) -> _Checked:
-    releases = tuple(release.name for release in stack.of_profile(request.profile))
-    materials = fetch_materials(stack, request.manifests, upstream)
-    fit.require_materials(lock, materials, releases)
-    operands = read_operands(request.manifests / "operands")
-    found = discover(stack, request.manifests, materials, [request.profile], helm, operands)
-    images = fit.images_of(lock, found)
-    fit.require_crds(lock, found)
-    fit.require_platforms(images, request.platforms)
-    return _Checked(
-        releases=releases,
-        materials=materials,
-        found=found,
-        images=images,
-        blobs=plan_blobs(images, request.platforms),
-        tools=tuple(tool for tool in lock.tools if tool.platform in request.platforms),
-    )
-
-
-def _gather(request: BuildRequest, lock: Lock, checked: _Checked, downloads: gather.Downloads) -> BundleManifest:
+def _gather(request: BuildRequest, lock: Lock, checked: Checked, downloads: gather.Downloads) -> BundleManifest:
     small = downloads.small
     gather.add_stack(small, list(stack_files(request.manifests)))
     charts, files = gather.add_materials(small, checked.materials, checked.releases)
     crds = gather.add_crds(small, checked.found.crds)
-    tools = downloads.add_tools(checked.tools, request.output.with_name(request.output.name + ".tool"))
+    tools = downloads.add_tools(checked.tools, request.output.parent)
     downloads.add_documents(checked.blobs.documents)
     small.add(names.INDEX, index_json(checked.images))
     small.add(names.OCI_LAYOUT, OCI_LAYOUT)

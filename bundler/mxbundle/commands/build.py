@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sitebundle.cli import Session
+
+if TYPE_CHECKING:
+    from mxbundle.build import BuildPreview, BuildReport
 
 
 @click.command("build", short_help="Fetch what images.lock names straight into site.tar.zst.")
@@ -49,6 +53,7 @@ from sitebundle.cli import Session
 @click.option("--helm", type=click.Path(path_type=Path), help="The helm binary. [default: $MXBUNDLE_HELM, PATH]")
 @click.option("--fetches", type=click.IntRange(1, 32), default=6, show_default=True, help="Blobs under way at a time.")
 @click.option("--source-commit", metavar="COMMIT", help="Recorded in the attestations.")
+@click.option("--dry-run", is_flag=True, help="Check the lock, say what would be fetched, and write nothing.")
 @click.pass_obj
 def command(
     session: Session,
@@ -64,14 +69,15 @@ def command(
     helm: Path | None,
     fetches: int,
     source_commit: str | None,
+    dry_run: bool,
 ) -> None:
-    """Build a bundle. A run that was broken off is gone on with: only what is missing is fetched.
+    """Build a bundle. A run that was broken off is gone on with: only what is missing is fetched. A finished one stays.
 
     With SOURCE_DATE_EPOCH the same lock and options give the same bytes.
     """
     import time
 
-    from mxbundle.build import BuildRequest, build
+    from mxbundle.build import BuildRequest, build, preview
     from mxbundle.build.request import epoch_from_environment
     from mxbundle.lock.model import read_lock
     from sitebundle.helm import Helm
@@ -89,16 +95,12 @@ def command(
         created=epoch,
         fetches=fetches,
     )
+    built_at = time.time() if epoch is None else None
+    report: BuildReport | BuildPreview
     with session.sink() as sink:
-        report = build(
-            request,
-            read_lock(lock_path),
-            lock_path,
-            Upstream(Mirrors.read(mirrors), sink),
-            Helm.find(helm),
-            sink,
-            key=key,
-            source_commit=source_commit,
-            built_at=time.time() if epoch is None else None,
-        )
+        given = (request, read_lock(lock_path), lock_path, Upstream(Mirrors.read(mirrors), sink), Helm.find(helm), sink)
+        if dry_run:
+            report = preview(*given, source_commit=source_commit, built_at=built_at)
+        else:
+            report = build(*given, key=key, source_commit=source_commit, built_at=built_at)
     session.out(report.as_json(), str(report))

@@ -6,12 +6,11 @@ The list is `manifests/tools.yaml`. The lock pins the program itself; the build 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO, BinaryIO
 
 import yaml
@@ -70,17 +69,13 @@ def lock_tools(
     )
 
 
-def fetch_tool(tool: LockedTool, upstream: Upstream, target: Path) -> None:
-    """Put a locked program at `target`, executable. Raises SourceChanged, RegistryRefused, RegistryUnreachable."""
-    with _program(tool.url, tool.download_digest, tool.path_in_archive, upstream) as program:
-        with target.open("wb") as file:
-            shutil.copyfileobj(program, file, BUFFER_BYTES)
-        target.chmod(0o755)
-    with target.open("rb") as file:
-        seen, _ = _measured(file)
-    if seen != tool.digest:
-        target.unlink()
-        raise SourceChanged(url=tool.url, seen=seen, expected=tool.digest)
+def opened_tool(tool: LockedTool, upstream: Upstream, folder: Path) -> AbstractContextManager[IO[bytes]]:
+    """A locked program to read, out of a download that is verified; the program's own digest is the reader's to check.
+
+    The download lies in an unnamed file in `folder`: whatever ends us, nothing is left of it.
+    Raises SourceChanged, RegistryRefused, RegistryUnreachable.
+    """
+    return _program(tool.url, tool.download_digest, tool.path_in_archive, upstream, folder)
 
 
 def _lock_tool(tool: Tool, upstream: Upstream) -> LockedTool:
@@ -99,8 +94,10 @@ def _lock_tool(tool: Tool, upstream: Upstream) -> LockedTool:
 
 
 @contextmanager
-def _program(url: str, pinned: Digest, path: str | None, upstream: Upstream) -> Iterator[IO[bytes]]:
-    with TemporaryDirectory(prefix="mxbundle-tools-") as folder, TemporaryFile(dir=folder) as download:
+def _program(
+    url: str, pinned: Digest, path: str | None, upstream: Upstream, folder: Path | None = None
+) -> Iterator[IO[bytes]]:
+    with TemporaryFile(dir=folder) as download:
         upstream.download(url, download)
         download.seek(0)
         seen, _ = _measured(download)
