@@ -6,6 +6,7 @@ Not here: any command, any domain function. A command parses, calls one function
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import json
 import os
@@ -57,16 +58,21 @@ class Session:
             click.echo(text if text is not None else value)
 
 
+SHARED_COMMANDS = {
+    "completion": ("sitebundle.completion:command", "Print what bash, zsh or fish needs to complete this program."),
+}
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when it is run, not for `--help`.
 
-    `lazy` maps a command's name to ("module:attribute", "summary"). Every command also takes `--json` and
-    `--plain` after its name.
+    `lazy` maps a command's name to ("module:attribute", "summary"); what both programs have comes after it. Every
+    command also takes `--json` and `--plain` after its name.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.lazy = dict(lazy)
+        self.lazy = {**lazy, **SHARED_COMMANDS}
         for option in _face_options():
             self.params.append(option)
         self.params.append(_version_option())
@@ -84,6 +90,15 @@ class LazyGroup(click.Group):
         known = {name for parameter in command.params for name in parameter.opts}
         command.params.extend(option for option in _face_options() if not known & set(option.opts))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that `args` begin with. A misspelled name is a usage error with the one that was meant."""
+        if args[0] not in self.lazy and not ctx.resilient_parsing:
+            for near in difflib.get_close_matches(args[0], self.lazy, n=1):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands from the summaries."""
@@ -116,8 +131,11 @@ def run(group: click.Group, arguments: Sequence[str] | None = None) -> NoReturn:
     except MxError as error:
         _render(error.as_json(), as_json)
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.UsageError as error:
-        usage = error.ctx.get_usage() if error.ctx else ""
+        usage = f"{error.ctx.get_usage()}  (--help says more)" if error.ctx else ""
         _render(_foreign("usage", error.format_message(), error.exit_code, usage), as_json)
         sys.exit(error.exit_code)
     except click.ClickException as error:

@@ -1,14 +1,17 @@
 """The frame of both programs: one rendered error, its exit code, JSON on request, nothing imported for --help."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
 from sitebundle.cli import LazyGroup, Session, run
+from sitebundle.completion import script
 from sitebundle.errors import BundleMissing
 
 
@@ -93,6 +96,50 @@ def test_other_ends_keep_their_codes(capsys: pytest.CaptureFixture[str]) -> None
     assert outcome(capsys, "fail", "seven")[0] == 7
     assert outcome(capsys, "nothing")[0] == 2
     assert outcome(capsys, "fail")[0] == 2
+
+
+def test_a_program_without_arguments_shows_its_help_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = outcome(capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: program")
+    assert "Ends as told." in err
+
+
+def test_a_misspelled_command_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(capsys, "fial", "error")
+    assert code == 2
+    assert "No such command 'fial'. Did you mean 'fail'?" in err
+    assert "Did you mean" not in outcome(capsys, "nothing")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("mxbundle bu", "build"), ("mxbundle build --gen", "--generation"), ("mxinstall prefl", "preflight")],
+)
+def test_bash_completes_commands_and_options(words: str, completed: str) -> None:
+    program = words.split(maxsplit=1)[0]
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "-", program, *words.split()],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [completed], done.stderr
+
+
+COMPLETE = """
+program=$1; shift
+source <("$program" completion bash)
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+"_${program}_completion" "$program"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_a_script_that_asks_the_program(shell: str) -> None:
+    assert "_PROGRAM_COMPLETE" in script(group(), "program", shell)
 
 
 def test_help_imports_no_command(capsys: pytest.CaptureFixture[str]) -> None:
