@@ -83,6 +83,11 @@ def test_every_place_that_raises_an_error_fills_its_whole_template() -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_every_error_of_the_catalogue_is_raised_somewhere() -> None:
+    used = {leaf.id for _, leaf, _ in raised_with_fields()}
+    assert not {leaf.id for leaf in LEAVES} - used, "an error that nobody can meet has no place in the catalogue"
+
+
 def test_errors_that_people_meet_are_declared_in_one_module_only() -> None:
     families = {"MxError", *RANGES, *(leaf.__name__ for leaf in LEAVES)}
     strays = [
