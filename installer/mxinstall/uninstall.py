@@ -16,7 +16,7 @@ from mxinstall.deploy.fencing import hold
 from mxinstall.deploy.inventory import ReleaseRecord, read_inventory
 from mxinstall.deploy.journal import Account, name_of, read_accounts
 from mxinstall.deploy.names import NAMESPACE, SERVICE_ACCOUNT
-from mxinstall.deploy.releases import remove_release
+from mxinstall.deploy.releases import STACK_LABEL, remove_release
 from mxinstall.deploy.workdir import work_dir
 from mxinstall.helm_release import HelmReleases
 from mxinstall.site import Site, state_root
@@ -58,11 +58,11 @@ def uninstall(
             inventory = read_inventory(held.cluster)
             helm = HelmReleases(_helm(account, inventory), held.kubeconfig, work)
             if not delete_data:
-                _detach_claims(held.cluster, account)
+                _detach_claims(held.cluster)
             for record in _in_reverse(account, inventory):
                 remove_release(held.cluster, helm, record, _REMOVE_SECONDS)
                 sink(Step("uninstall", record.release, "ok", "removed"))
-            namespaces, kept = _remove_namespaces(held.cluster, account, delete_data)
+            namespaces, kept = _remove_namespaces(held.cluster, delete_data)
             for known in accounts:
                 held.cluster.delete("v1", "Secret", name_of(known.generation), NAMESPACE)
         if delete_data:
@@ -97,25 +97,23 @@ def _in_reverse(account: Account | None, inventory: Mapping[str, ReleaseRecord])
     return [record for name, record in inventory.items() if name not in ordered] + known
 
 
-def _detach_claims(cluster: Cluster, account: Account | None) -> None:
+def _detach_claims(cluster: Cluster) -> None:
     """Claims owned by an operator's object (CNPG's Cluster) would be collected with it: take the owner off.
 
     CNPG takes orphaned claims of the same cluster name over when the Cluster comes back
     (cloudnative-pg, internal/controller/cluster_restore.go).
     """
-    for namespace in account.namespaces if account else ():
+    for namespace in _payload_namespaces(cluster):
         for claim in cluster.list("v1", "PersistentVolumeClaim", namespace):
             if claim["metadata"].get("ownerReferences"):
                 change = {"metadata": {"ownerReferences": None}}
                 cluster.patch("v1", "PersistentVolumeClaim", claim["metadata"]["name"], change, namespace)
 
 
-def _remove_namespaces(cluster: Cluster, account: Account | None, delete_data: bool) -> tuple[list[str], list[str]]:
+def _remove_namespaces(cluster: Cluster, delete_data: bool) -> tuple[list[str], list[str]]:
     """Delete the payload namespaces that hold no data, or all. Returns the deleted ones and what was kept."""
     gone, kept = [], []
-    for namespace in account.namespaces if account else ():
-        if namespace == NAMESPACE:
-            continue
+    for namespace in _payload_namespaces(cluster):
         claims = cluster.list("v1", "PersistentVolumeClaim", namespace)
         ours = cluster.list("v1", "Secret", namespace, labels="mxbundle.io/part=secret")
         if (claims or ours) and not delete_data:
@@ -126,6 +124,12 @@ def _remove_namespaces(cluster: Cluster, account: Account | None, delete_data: b
             gone.append(namespace)
     _await_gone(cluster, gone)
     return gone, kept
+
+
+def _payload_namespaces(cluster: Cluster) -> list[str]:
+    """By their label: an earlier uninstall that kept the data has left no journal that could name them."""
+    found = [entry["metadata"]["name"] for entry in cluster.list("v1", "Namespace", labels=STACK_LABEL)]
+    return [name for name in found if name != NAMESPACE]
 
 
 def _await_gone(cluster: Cluster, namespaces: list[str]) -> None:

@@ -292,3 +292,24 @@ def test_after_all_of_it_the_system_is_whole(
     assert result["outcome"] == "installed"
     assert all(step["ok"] for step in result["proof"])
     assert json.loads(operator(str(PROGRAMS / "mxinstall"), "status", "--json"))["healthy"] is True
+
+
+def test_uninstall_keeps_the_data_and_the_next_install_takes_it_up_again(
+    builder: Builder, upgraded: Path, operator: Callable[..., str]
+) -> None:
+    def accounts() -> str:
+        query = ["psql", "-d", "synapse", "-Atc", "select name from users order by name"]
+        return operator("kubectl", "-n", "matrix-data", "exec", "postgres-1", "-c", "postgres", "--", *query)
+
+    def namespaces() -> set[str]:
+        return set(operator("kubectl", "get", "namespaces", "-o", "name").split())
+
+    before = accounts()
+    assert before.count("\n") >= 2
+    operator(str(PROGRAMS / "mxinstall"), "uninstall", "--yes")
+    assert operator("kubectl", "get", "pods", "-A", "-l", "app.kubernetes.io/instance=synapse", "-o", "name") == ""
+    assert "namespace/cnpg-system" not in namespaces()
+    assert {"namespace/matrix", "namespace/matrix-data", "namespace/mx-system"} <= namespaces()
+    result = install(builder.build())[-1]
+    assert result["outcome"] == "installed"
+    assert set(before.split()) <= set(accounts().split())

@@ -29,6 +29,9 @@ STAGE = "deploy"
 _NAMESPACE_MANAGER = "mxinstall-namespaces"
 """A manager of its own, since a published manifest may hold the same Namespace with other labels."""
 
+STACK_LABEL = "mxbundle.io/stack"
+"""The label of every namespace that the stack brought."""
+
 _NEVER_PRUNED = (CRD, "Namespace", "PersistentVolumeClaim")
 _FIRST = (
     *("Namespace", "PriorityClass", "StorageClass", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role"),
@@ -84,7 +87,7 @@ def namespace_object(namespace: Namespace) -> Object:
         "kind": "Namespace",
         "metadata": {
             "name": namespace.name,
-            "labels": {"mxbundle.io/stack": "true", "pod-security.kubernetes.io/enforce": namespace.pod_security},
+            "labels": {STACK_LABEL: "true", "pod-security.kubernetes.io/enforce": namespace.pod_security},
         },
     }
 
