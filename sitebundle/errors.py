@@ -188,7 +188,9 @@ class KeyUnusable(BundleError):
 
     id = "key-unusable"
     exit_code = 19
-    hint = "Make one with `mxbundle keygen`, or give the .pub file of a key that an ssh-agent or a token holds."
+    hint = (
+        "`mxbundle keygen NEW-FILE` makes one; the .pub file of a key that an ssh-agent or a token holds will do too."
+    )
 
 
 # --- 20-29 trust ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from sitebundle.archive import BundleReader
 from sitebundle.digest import Digest
+from sitebundle.errors import NoTrustYet
 from sitebundle.events import Sink
 from sitebundle.signature import (
     ATTESTATIONS_NAMESPACE,
@@ -63,6 +64,8 @@ def verify_bundle(path: Path, allowed_signers: Path | None, sink: Sink) -> Verif
         signer = None
         if allowed_signers is not None:
             allowed = AllowedSigners.read(allowed_signers)
+            if not allowed.signers:
+                raise NoTrustYet(store=allowed_signers)
             now = datetime.now(UTC)
             signer = verify(
                 reader.manifest_bytes, reader.signatures, allowed, MANIFEST_NAMESPACE, now, path=reader.path

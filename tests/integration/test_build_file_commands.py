@@ -58,6 +58,13 @@ def test_a_bundle_signed_by_a_stranger_is_refused_with_the_fingerprint(bundle: P
     assert other["fingerprint"] in done.stderr
 
 
+def test_a_trust_store_that_is_not_there_is_said_and_not_blamed_on_the_signer(bundle: Path, key: Path) -> None:
+    mxbundle("sign", bundle, "--key", key)
+    done = mxbundle("verify", bundle, "--allowed-signers", key.with_name("no-such-store"))
+    assert done.returncode == 20
+    assert "no-such-store is missing or empty" in done.stderr
+
+
 def test_a_key_is_made_once(key: Path) -> None:
     done = mxbundle("keygen", key)
     assert done.returncode == 19
