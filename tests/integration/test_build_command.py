@@ -373,6 +373,15 @@ def test_a_changed_chart_makes_the_lock_stale(place: Place) -> None:
     assert not place.output.exists()
 
 
+def test_a_program_that_was_never_locked_makes_the_lock_stale(place: Place) -> None:
+    text = place.lockfile.read_text()
+    place.lockfile.write_text(text[: text.index("[[tools]]")])
+    done = place.build()
+    assert done.returncode == 31
+    assert "helm for linux/amd64 was never locked" in done.stderr
+    assert not place.output.exists()
+
+
 def test_an_image_that_was_never_locked_makes_the_lock_stale(place: Place) -> None:
     stack = place.manifests / "stack.yaml"
     stack.write_text(stack.read_text().replace("little/c:1", "little/c:2"))

@@ -14,6 +14,7 @@ from mxbundle.build.request import BuildRequest
 from mxbundle.lock.discover import Discovery, discover
 from mxbundle.lock.materials import Materials, fetch_materials
 from mxbundle.lock.model import Lock, LockedImage, LockedTool
+from mxbundle.lock.tools import read_tools
 from sitebundle.archive.frames import libzstd_version
 from sitebundle.errors import StackInvalid
 from sitebundle.events import Sink, stage
@@ -63,6 +64,8 @@ def check(request: BuildRequest, lock: Lock, stack: Stack, upstream: Upstream, h
         images = fit.images_of(lock, found)
         fit.require_crds(lock, found)
         fit.require_platforms(images, request.platforms)
+        listed = request.manifests / "tools.yaml"
+        fit.require_tools(lock, read_tools(listed) if listed.exists() else (), request.platforms)
         tally.detail = f"{len(images)} images"
     return Checked(
         releases=releases,

@@ -8,6 +8,7 @@ from pathlib import Path
 from mxbundle.lock.discover import Discovery
 from mxbundle.lock.materials import Materials
 from mxbundle.lock.model import Lock, LockedImage
+from mxbundle.lock.tools import Tool
 from sitebundle.errors import LockStale, LockUnconfirmed
 from sitebundle.reference import Reference
 
@@ -43,6 +44,17 @@ def require_materials(lock: Lock, materials: Materials, releases: Iterable[str])
                 raise LockStale(what=f"release {release}", detail=detail)
         elif release not in files or files[release].digest != materials.files[release].digest:
             raise LockStale(what=f"release {release}", detail="its manifest file is not the locked one")
+
+
+def require_tools(lock: Lock, tools: Iterable[Tool], platforms: Sequence[str]) -> None:
+    """Raise LockStale when a program that the dark site needs on one of `platforms` was never locked.
+
+    Compared by name: a lock may have been made from another list that serves the same programs elsewhere.
+    """
+    locked = {(tool.name, tool.platform) for tool in lock.tools}
+    for tool in tools:
+        if tool.platform in platforms and (tool.name, tool.platform) not in locked:
+            raise LockStale(what="the dark site's tools", detail=f"{tool.name} for {tool.platform} was never locked")
 
 
 def images_of(lock: Lock, found: Discovery) -> tuple[LockedImage, ...]:
