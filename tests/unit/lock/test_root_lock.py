@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from mxbundle.build import BuildRequest, build
 from mxbundle.lock.model import read_lock
 
+from sitebundle.archive.frames import libzstd_version
+from sitebundle.errors import LockUnconfirmed
+from sitebundle.events import silent
+from sitebundle.helm import Helm
+from sitebundle.oci.upstream import Upstream
 from sitebundle.reference import Reference
 from sitebundle.stack import read_stack
 
@@ -18,6 +25,20 @@ def test_it_pins_exactly_the_images_of_the_stack() -> None:
     assert {image.reference for image in LOCK.images} == {
         Reference.parse(text).tagged for text in STACK.images.values()
     }
+
+
+def test_it_is_refused_by_build_as_long_as_no_registry_confirmed_it(tmp_path: Path) -> None:
+    assert LOCK.unconfirmed, "all confirmed: then this test wants to be one that builds from it"
+    request = BuildRequest(ROOT / "manifests", tmp_path / "out/site.tar.zst")
+    with pytest.raises(LockUnconfirmed) as caught:
+        build(request, LOCK, ROOT / "images.lock", Upstream(), Helm(Path("/no/helm/is/asked")), silent)
+    assert caught.value.fields["count"] == len(LOCK.unconfirmed)
+    assert "mxbundle lock" in caught.value.what_to_do
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_for_the_libzstd_that_the_project_installs() -> None:
+    assert libzstd_version() == LOCK.libzstd
 
 
 def test_it_is_written_by_the_one_function() -> None:
