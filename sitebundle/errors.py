@@ -413,7 +413,7 @@ class ClusterUnreachable(SiteError):
 
     id = "cluster-unreachable"
     exit_code = 51
-    hint = "Check KUBECONFIG and the way to the API server; nothing was changed."
+    hint = "Check the kubeconfig and the way to the API server, then run the same command again."
 
 
 class PreflightFailed(SiteError):

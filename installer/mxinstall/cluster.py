@@ -172,7 +172,8 @@ class Cluster:
         """Reach the API server of `kubeconfig`; `token` replaces the kubeconfig's user. Raises ClusterUnreachable."""
         access = read_access(kubeconfig or kubeconfig_path())
         cluster = cls(access).acting_with(token) if token else cls(access)
-        cluster.version()
+        # A wrong address should not keep a person waiting: patience is for servers that were there a moment ago.
+        cluster.request("GET", "/version", timeout_seconds=5, attempts=2)
         return cluster
 
     def acting_with(self, token: str) -> Cluster:
@@ -354,6 +355,7 @@ class Cluster:
         content_type: str | None = None,
         timeout_seconds: float = 30,
         accept: str | None = None,
+        attempts: int = _ATTEMPTS,
     ) -> tuple[int, bytes]:
         """One request as it is: status and body, whatever they are. Dicts and lists are sent as JSON.
 
@@ -366,7 +368,7 @@ class Cluster:
         if content_type:
             headers["Content-Type"] = content_type
         url = self.server + path + (f"?{urlencode(query)}" if query else "")
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, attempts + 1):
             if self._token:
                 headers["Authorization"] = f"Bearer {self._token}"
             elif self.access.basic:
@@ -383,11 +385,11 @@ class Cluster:
                 )
             except (HTTPError, OSError) as fault:
                 unsent = isinstance(fault, NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-                if attempt == _ATTEMPTS or (method == "POST" and not unsent) or isinstance(fault, _FINAL):
+                if attempt == attempts or (method == "POST" and not unsent) or isinstance(fault, _FINAL):
                     raise ClusterUnreachable(server=self.server, detail=_first_cause(fault)) from fault
                 time.sleep(_PAUSE_SECONDS * attempt)
                 continue
-            if answer.status == 429 and attempt < _ATTEMPTS:
+            if answer.status == 429 and attempt < attempts:
                 time.sleep(min(float(answer.headers.get("Retry-After") or attempt), 10.0))
                 continue
             self._check_identity(answer.status, answer.data, f"{method} {path}")
