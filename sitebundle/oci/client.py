@@ -43,6 +43,8 @@ CHUNK_BYTES = 64 << 20
 WHOLE_BYTES = 4 << 20
 """A blob up to this size goes in one PUT, without PATCH."""
 BUFFER_BYTES = 1 << 20
+SLOWEST_STORE_BYTES = 16 << 20
+"""Per second: what the disk of a slow registry does while it hashes and syncs a whole blob before it answers."""
 
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
@@ -186,14 +188,19 @@ class Registry:
         size: int,
         source: Callable[[int], AbstractContextManager[Readable]],
         progress: Callable[[int], None] = lambda step: None,
+        *,
+        session: str | None = None,
+        opened: Callable[[str], None] = lambda session: None,
     ) -> int:
         """Send a blob of `size` bytes; how many bytes were really sent, the ones sent twice included.
 
         `source(offset)` opens the blob's bytes at `offset`; what it raises comes out as it is. `progress` is
         called with the bytes just taken, each byte of the blob counted once. After a fault the registry is asked
-        how far it came, and sending goes on there.
+        how far it came, and sending goes on there; so it does at the `session` of a process that was killed, which
+        `opened` was told. Small blobs go in one request and have none.
         """
-        return _Upload(self, repository, digest, size, source=source, progress=progress).run()
+        upload = _Upload(self, repository, digest, size, source=source, progress=progress, opened=opened)
+        return upload.run(session)
 
     def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str) -> None:
         """Name `body` by `reference` (a tag or its digest), byte for byte.
@@ -239,15 +246,19 @@ class Registry:
         action: str,
         policy: RetryPolicy | None = None,
         once: bool = False,
+        answer_seconds: float = 0.0,
     ) -> Response:
-        """One authorized exchange; `once`: a fault that may pass is raised as Passing, not waited out."""
+        """One authorized exchange; `once`: a fault that may pass is raised as Passing, not waited out.
+
+        `answer_seconds`: how much longer than usual the answer may take.
+        """
         for last in (False, True):
             # An upload's Location may lead to another host, which our credentials are not meant for.
             ours = urlsplit(url).netloc == self.endpoint.host
             sent = self._auth.header(scopes) if ours else {}
             everything = {**(headers or {}), **sent}
             if once:
-                response = self._transport.once(method, url, everything, body)
+                response = self._transport.once(method, url, everything, body, answer_seconds)
             else:
                 response = self._transport.exchange(method, url, everything, body, action=action, policy=policy)
             if response.status != 401 or last or not ours:
@@ -386,6 +397,7 @@ class _Upload:
         *,
         source: Callable[[int], AbstractContextManager[Readable]],
         progress: Callable[[int], None],
+        opened: Callable[[str], None],
     ) -> None:
         self._registry = registry
         self._repository = repository
@@ -394,41 +406,57 @@ class _Upload:
         self._size = size
         self._source = source
         self._progress = progress
+        self._opened = opened
         self._action = f"upload of {digest} to {repository}"
         self._patience = registry._patience(self._action)
         self._sent = 0
         self._reported = 0
+        self._furthest = 0
+        self._resumed = False
+        self._spoilt = False
 
-    def run(self) -> int:
-        session: str | None = None
+    def run(self, session: str | None = None) -> int:
         offset = 0
+        broken = session is not None
         while True:
             try:
+                if broken:
+                    if self._already_there():
+                        self._report(self._size)
+                        return self._sent
+                    session, offset = self._where(session)
+                    broken = False
                 if session is None:
                     session, offset = self._open(), 0
                 while offset < self._size and self._size > WHOLE_BYTES:
-                    session, reached = self._patch(session, offset)
-                    self._patience.progressed(reached - offset)
-                    offset = reached
+                    session, offset = self._patch(session, offset)
+                    self._advanced(offset)
                     self._report(offset)
                 self._commit(session, offset)
                 self._report(self._size)
                 return self._sent
             except Passing as fault:
                 self._patience.wait(fault)
-                if self._already_there():
-                    self._report(self._size)
-                    return self._sent
-                session, offset = self._where(session)
+                broken = True
             except _SourceFault as fault:
                 raise fault.__cause__ or fault from None
+
+    def _advanced(self, offset: int) -> None:
+        """Only what no attempt reached before is progress: a blob that never gets further is not sent for ever."""
+        if offset > self._furthest:
+            self._patience.progressed(offset - self._furthest)
+            self._furthest = offset
 
     def _open(self) -> str:
         url = self._registry._url(self._repository, "blobs/uploads/")
         with self._call("POST", url, body=b"") as response:
             if response.status != 202 or "location" not in response.headers:
                 raise self._refused(response)
-            return urljoin(response.url, response.headers["location"])
+            session = urljoin(response.url, response.headers["location"])
+        self._resumed = self._spoilt = False
+        if self._size > WHOLE_BYTES:
+            self._opened(session)
+        return session
 
     def _patch(self, session: str, offset: int) -> tuple[str, int]:
         """Send one chunk; the next session URL and the registry's own offset."""
@@ -444,8 +472,11 @@ class _Upload:
             if response.status not in (202, 204):
                 raise self._refused(response)
             reached = _reached(response)
-            location = response.headers.get("location", session)
-            return urljoin(response.url, location), offset + length if reached is None else reached
+            if reached is not None and not offset < reached <= offset + length:
+                raise Passing(f"{length} bytes sent from {offset} on, and it says that it has {reached}")
+            session = urljoin(response.url, response.headers.get("location", session))
+        self._opened(session)
+        return session, offset + length if reached is None else reached
 
     def _commit(self, session: str, offset: int) -> None:
         """Close the upload; a small blob's bytes go along."""
@@ -456,25 +487,33 @@ class _Upload:
             headers["Content-Length"] = str(length)
             body = lambda: self._chunk(offset, length)  # noqa: E731
         url = session + ("&" if "?" in session else "?") + urlencode({"digest": self._digest})
-        with self._call("PUT", url, headers, body) as response:
+        with self._call("PUT", url, headers, body, answer_seconds=self._size / SLOWEST_STORE_BYTES) as response:
             if response.status == 404:
                 raise Passing("404 for an upload under way", status=404)
+            if response.status == 400 and self._resumed:
+                # Two requests may have written at once: ours, and what was left of the broken one. Then all anew.
+                self._resumed, self._spoilt = False, True
+                raise Passing("what it had of a broken upload does not fit", status=400)
             if response.status not in (201, 204):
                 raise self._refused(response)
 
     def _where(self, session: str | None) -> tuple[str | None, int]:
         """Ask how far the upload came; a new one when the registry forgot it."""
-        if session is None or self._size <= WHOLE_BYTES:
+        if session is None or self._size <= WHOLE_BYTES or self._spoilt:
             return None, 0
-        with self._registry._call("GET", session, self._scopes, action=self._action) as response:
+        with self._call("GET", session) as response:
             reached = _reached(response)
             if response.status not in (200, 202, 204) or reached is None or reached > self._size:
                 return None, 0
+            self._advanced(reached)
+            self._resumed = True
             return urljoin(response.url, response.headers.get("location", session)), reached
 
     def _already_there(self) -> bool:
         """Whether the registry took the blob although its answer was lost."""
-        return self._registry.blob_size(self._repository, self._digest) == self._size
+        url = self._registry._url(self._repository, f"blobs/{self._digest}")
+        with self._call("HEAD", url) as response:
+            return response.status == 200 and response.headers.get("content-length") == str(self._size)
 
     def _chunk(self, offset: int, length: int) -> Iterator[memoryview]:
         view = memoryview(bytearray(min(BUFFER_BYTES, max(length, 1))))
@@ -497,8 +536,19 @@ class _Upload:
             self._progress(position - self._reported)
             self._reported = position
 
-    def _call(self, method: str, url: str, headers: dict[str, str] | None = None, body: Body = None) -> Response:
-        return self._registry._call(method, url, self._scopes, headers, body, action=self._action, once=True)
+    def _call(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        body: Body = None,
+        *,
+        answer_seconds: float = 0.0,
+    ) -> Response:
+        # Once: whatever goes wrong on the way of one blob is waited out by its one patience.
+        return self._registry._call(
+            method, url, self._scopes, headers, body, action=self._action, once=True, answer_seconds=answer_seconds
+        )
 
     def _refused(self, response: Response) -> RegistryRefused:
         return self._registry._refused(self._action, response)

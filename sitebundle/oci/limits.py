@@ -32,6 +32,11 @@ class HostLimit:
         """Requests allowed at the same time now."""
         return int(self._limit)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that have a permit now."""
+        return self._in_flight
+
     def acquire(self) -> None:
         """Wait until the host may be asked once more."""
         with self._changed:

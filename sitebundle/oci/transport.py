@@ -25,11 +25,13 @@ from sitebundle.oci.retry import (
 )
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 """Between two bytes, not for the whole answer."""
+SEND_SECONDS = 60.0
+"""For one buffer of a body: a registry whose disk is busy stops reading for a while."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
 WORTH_DRAINING_BYTES = 64 << 10
@@ -135,11 +137,16 @@ class Transport:
         """A fresh patience for one action at the host of `url`."""
         return Patience(policy or self.policy, urlsplit(url).netloc, action, self.sink)
 
-    def once(self, method: str, url: str, headers: Mapping[str, str], body: Body = None) -> Response:
-        """Send once. Raises Passing, or RegistryUnreachable for what cannot pass (a certificate, a redirect loop)."""
+    def once(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body = None, answer_seconds: float = 0.0
+    ) -> Response:
+        """Send once; the answer may take `answer_seconds` longer than READ_SECONDS.
+
+        Raises Passing, or RegistryUnreachable for what cannot pass (a certificate, a redirect loop).
+        """
         start = url
         for _ in range(MOST_REDIRECTS + 1):
-            response = self._send(method, url, headers, body)
+            response = self._send(method, url, headers, body, answer_seconds)
             if response.status not in REDIRECTS or body is not None or "location" not in response.headers:
                 return response
             target = urljoin(url, response.headers["location"])
@@ -149,7 +156,7 @@ class Transport:
             url = target
         raise RegistryUnreachable(registry=urlsplit(start).netloc, detail=f"more than {MOST_REDIRECTS} redirects")
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Response:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body, answer_seconds: float) -> Response:
         limit = limit_of(urlsplit(url).netloc)
         pool = self._pool(url)
         limit.acquire()
@@ -165,6 +172,7 @@ class Transport:
                 decode_content=False,
                 redirect=False,
                 retries=False,
+                timeout=_timeout(callable(body), answer_seconds),
             )
         except Exception as fault:
             limit.release()
@@ -209,10 +217,16 @@ class Transport:
                 context.load_verify_locations(cafile=str(self._ca))
             except (OSError, ssl.SSLError) as fault:
                 raise RegistryUnreachable(registry="the registry", detail=f"CA file {self._ca}: {fault}") from fault
-        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         if proxy is None:
-            return urllib3.PoolManager(maxsize=CEILING, timeout=timeout, ssl_context=context)
-        return urllib3.ProxyManager(proxy, maxsize=CEILING, timeout=timeout, ssl_context=context)
+            return urllib3.PoolManager(maxsize=CEILING, ssl_context=context)
+        return urllib3.ProxyManager(proxy, maxsize=CEILING, ssl_context=context)
+
+
+def _timeout(streams: bool, answer_seconds: float) -> Timeout:
+    """What urllib3 calls connect is also the time that one buffer of a body may take to be sent."""
+    import urllib3
+
+    return urllib3.Timeout(connect=SEND_SECONDS if streams else CONNECT_SECONDS, read=READ_SECONDS + answer_seconds)
 
 
 def _proxy_for(url: str) -> str | None:
@@ -250,9 +264,11 @@ def _passing(fault: Exception) -> _Passing | None:
     if isinstance(fault, exceptions.NewConnectionError):  # A ConnectTimeoutError to urllib3: first.
         return _Passing(f"no connection: {_reason(fault)}")
     if isinstance(fault, exceptions.ConnectTimeoutError):
-        return _Passing(f"no connection within {CONNECT_SECONDS:.0f} s", timeout=True)
+        return _Passing("no connection in time", timeout=True)
     if isinstance(fault, exceptions.ReadTimeoutError | TimeoutError):
-        return _Passing(f"nothing came for {READ_SECONDS:.0f} s", timeout=True)
+        return _Passing("nothing came in time", timeout=True)
+    if isinstance(fault, exceptions.ProtocolError) and any(isinstance(cause, TimeoutError) for cause in fault.args):
+        return _Passing("it stopped reading", timeout=True)
     if isinstance(fault, exceptions.ProxyError):
         return _Passing(f"the proxy does not answer: {_reason(fault)}")
     if isinstance(fault, exceptions.ProtocolError | ConnectionError):
