@@ -88,7 +88,7 @@ def measured(name: str, images: list[Image], workplace: Path, source: str) -> Ro
 
 def page(rows: list[Row]) -> str:
     """The table, with ratios to the first row."""
-    system = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    system = f"{os.cpu_count()} cores, {platform.system()}"
     lines = [
         "# Build and seed, side by side",
         "",
