@@ -13,7 +13,7 @@ from registries import Fault, FaultyProxy, TokenAuth, running_registry
 from sitebundle.digest import Digest
 from sitebundle.errors import BundleDamaged, RegistryRefused, RegistryUnreachable
 from sitebundle.events import silent
-from sitebundle.oci import client as oci
+from sitebundle.oci import upload as oci
 from sitebundle.oci.client import Credentials, Endpoint, Readable, Registry, RetryPolicy
 
 QUICK = RetryPolicy(base_seconds=0.01, cap_seconds=0.05)
