@@ -6,7 +6,10 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+from mxbundle.cli import group as builder
+from mxinstall.cli import group as installer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,14 +40,19 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_that_a_page_names_is_in_a_programs_table(page: Path) -> None:
-    from mxbundle.cli import group as builder
-    from mxinstall.cli import group as installer
-
-    known = {"mxbundle": set(builder.lazy), "mxinstall": set(installer.lazy)}
-    # Promised for later in words, not commands: a page may name only what is there.
-    for program, verb in re.findall(r"`(mxbundle|mxinstall) ([a-z][a-z-]*)", page.read_text()):
-        assert verb in known[program], f"{page.name} names `{program} {verb}`"
+def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
+    groups = {"mxbundle": builder, "mxinstall": installer}
+    text = re.sub(r"\s+", " ", page.read_text())
+    for program, verb, rest in re.findall(r"`(mxbundle|mxinstall) ([a-z][a-z-]*)([^`]*)`", text):
+        command = groups[program].get_command(click.Context(groups[program]), verb)
+        assert command is not None, f"{page.name} names `{program} {verb}`"
+        words = rest.split()
+        if isinstance(command, click.Group) and words:
+            command = command.get_command(click.Context(command), words[0])
+            assert command is not None, f"{page.name} names `{program} {verb} {words[0]}`"
+        known = {option for parameter in command.params for option in parameter.opts}
+        unknown = {word.split("=")[0] for word in words if word.startswith("--")} - known
+        assert not unknown, f"{page.name}: `{program} {verb}` has no {unknown}"
 
 
 def test_every_page_that_the_code_names_exists() -> None:
