@@ -397,6 +397,17 @@ class BlobCorrupt(TransportError):
     hint = "The registry or something before it changes content. Nothing of it was used."
 
 
+class BlobRotten(TransportError):
+    """{registry} stores {seen} under the name of {digest}."""
+
+    id = "registry-blob-rotten"
+    exit_code = 44
+    hint = (
+        "Its disk is suspect. A registry drops what is sent again under a name that it has: have this blob deleted "
+        "there, then run `mxinstall seed --deep`."
+    )
+
+
 # --- 50-69 site -----------------------------------------------------------------------------------------------
 
 

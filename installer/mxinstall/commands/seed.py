@@ -12,7 +12,7 @@ from sitebundle.cli import Session
 
 @click.command("seed")
 @bundle_options
-@click.option("--deep", is_flag=True, help="Ask for every blob, whatever an earlier run knew.")
+@click.option("--deep", is_flag=True, help="Read every blob back and hash it, whatever an earlier run knew.")
 @click.pass_obj
 def command(session: Session, bundle: Path, site_file: Path | None, allowed_signers: Path | None, deep: bool) -> None:
     """Start the carried registry if the site has none, and push what it lacks."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Event, Lock
 
 from mxinstall.seed.plan import BlobTask, SeedPlan
+from mxinstall.seed.readback import Readback, data_of
+from mxinstall.seed.sessions import Sessions
 from mxinstall.seed.source import VerifiedSource
 from mxinstall.seed.tally import Counts, Tally
 from mxinstall.seed.threads import together
@@ -27,8 +29,16 @@ STORE_FACTOR = 1.05
 Presence = dict[Digest, frozenset[str]]
 
 
-def look(registry: Registry, blobs: Sequence[BlobTask], extra: Callable[[str], str] | None = None) -> Presence:
-    """Which of a blob's repositories have it; `extra` names one more that may lend it for each."""
+def look(
+    registry: Registry,
+    blobs: Sequence[BlobTask],
+    extra: Callable[[str], str] | None = None,
+    readback: Readback | None = None,
+) -> Presence:
+    """Which of a blob's repositories have it; `extra` names one more that may lend it for each.
+
+    What has another size is not there; with `readback` it also goes. Raises BlobRotten where that cannot be.
+    """
     asked = [
         (task, repository)
         for task in blobs
@@ -38,7 +48,10 @@ def look(registry: Registry, blobs: Sequence[BlobTask], extra: Callable[[str], s
 
     def ask(question: tuple[BlobTask, str]) -> bool:
         task, repository = question
-        return registry.blob_size(repository, task.digest) == task.size
+        size = registry.blob_size(repository, task.digest)
+        if readback is not None and size not in (None, task.size):
+            readback.discard(task.digest, f"{size} bytes")
+        return size == task.size
 
     for (task, repository), there in zip(asked, together(ask, asked, LOOKERS), strict=True):
         if there:
@@ -48,8 +61,7 @@ def look(registry: Registry, blobs: Sequence[BlobTask], extra: Callable[[str], s
 
 def needed_bytes(store: Path, plan: SeedPlan) -> int:
     """What a distribution store at `store` still needs for `plan`, from what lies in it."""
-    blobs = store / "docker" / "registry" / "v2" / "blobs" / "sha256"
-    missing = (task.size for task in plan.blobs if not (blobs / task.digest.hex[:2] / task.digest.hex).exists())
+    missing = (task.size for task in plan.blobs if not data_of(store, task.digest).exists())
     return int(sum(missing) * STORE_FACTOR)
 
 
@@ -63,18 +75,24 @@ def check_room(store: Path, missing_bytes: int) -> None:
 
 def settle_blobs(
     reader: BundleReader,
-    registry: Registry,
+    readback: Readback,
     blobs: Sequence[BlobTask],
     presence: Presence,
     *,
+    sessions: Sessions,
     tally: Tally,
     counts: Counts,
 ) -> None:
-    """Bring every blob into each of its repositories, and read every one of them from the archive once."""
-    stop, lock = Event(), Lock()
+    """Bring every blob into each of its repositories, and read every one of them from the archive once.
+
+    Raises BundleDamaged, BlobRotten, RegistryUnreachable, RegistryRefused.
+    """
+    registry, stop, lock = readback.registry, Event(), Lock()
 
     def settle(task: BlobTask) -> None:
         have = set(presence[task.digest])
+        if have and not readback.keeps(have, task.digest, stop):
+            have.clear()
         wanted = [repository for repository in task.repositories if repository not in have]
         source = VerifiedSource(reader, task.member, task.size, stop)
         detail = f"blob {task.digest.short}"
@@ -82,14 +100,26 @@ def settle_blobs(
         def progress(step: int) -> None:
             tally.add(task.digest, step, task.size, detail)
 
+        def send(repository: str) -> int:
+            return registry.upload(
+                repository,
+                task.digest,
+                task.size,
+                source.at,
+                progress,
+                session=sessions.find(repository, task.digest),
+                opened=lambda session: sessions.note(repository, task.digest, session),
+            )
+
         moved, lent = 0, False
         for repository in wanted:
             lender = min(have, default=None)
             if lender is not None and registry.mount(repository, task.digest, lender):
                 lent = True
             else:
-                moved += registry.upload(repository, task.digest, task.size, source.at, progress)
+                moved += send(repository)
             have.add(repository)
+        sessions.forget(task.digest)
         source.finish(progress)
         tally.complete(task.digest, task.size, detail)
         with lock:

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 from mxinstall.seed.blobs import LOOKERS, MOVERS
 from mxinstall.seed.plan import ManifestTask, SeedPlan
+from mxinstall.seed.readback import Readback
 from mxinstall.seed.tally import Tally
 from mxinstall.seed.threads import together
 from sitebundle.digest import Digest
 from sitebundle.oci.client import Registry
 
 
-def push_manifests(registry: Registry, plan: SeedPlan, bodies: dict[Digest, bytes], tally: Tally) -> int:
+def push_manifests(readback: Readback, plan: SeedPlan, bodies: dict[Digest, bytes], tally: Tally) -> int:
     """Push what is not there yet, children first; how many were pushed."""
+    registry = readback.registry
+    # All of them before any is asked for by name: a registry cannot answer for a manifest that is no JSON any more.
+    for task in plan.manifests:
+        readback.heal_manifest(task.repository, task.digest, task.size)
 
     def push(task: ManifestTask) -> bool:
         sent = False

@@ -11,9 +11,11 @@ from dataclasses import replace
 from mxinstall.seed.blobs import check_room, look, settle_blobs
 from mxinstall.seed.manifests import push_manifests
 from mxinstall.seed.plan import PROBE_PREFIX, plan_seed, probe_repository
+from mxinstall.seed.readback import Readback
+from mxinstall.seed.sessions import Sessions
 from mxinstall.seed.tally import Counts, Tally
 from mxinstall.seed.target import connect, ready, store_of
-from mxinstall.site import Site
+from mxinstall.site import Site, state_directory
 from sitebundle.archive import BundleReader
 from sitebundle.errors import StackInvalid
 from sitebundle.events import Sink, stage
@@ -67,13 +69,15 @@ def push_probe(reader: BundleReader, stack: Stack, site: Site, sink: Sink) -> st
             )
         missing = [t for t in plan.manifests if registry.resolve(t.repository, t.digest) is None]
         if missing:
-            presence = look(registry, plan.blobs)
             store = store_of(site)
+            readback = Readback(registry, False, store, sink)
+            presence = look(registry, plan.blobs, readback=readback)
             if store is not None:
                 check_room(store, sum(t.size for t in plan.blobs if not presence[t.digest]))
             bodies = {t.digest: reader.read(t.member) for t in plan.manifests}
-            settle_blobs(reader, registry, plan.blobs, presence, tally=tally, counts=counts)
-            push_manifests(registry, plan, bodies, tally)
+            sessions = Sessions(state_directory(site.name), registry.name)
+            settle_blobs(reader, readback, plan.blobs, presence, sessions=sessions, tally=tally, counts=counts)
+            push_manifests(readback, plan, bodies, tally)
         told.moved_bytes = counts.moved
     return probe_reference(image, site)
 

@@ -14,13 +14,15 @@ from typing import Any
 from mxinstall.seed.blobs import check_room, look, settle_blobs
 from mxinstall.seed.manifests import missing_references, push_manifests
 from mxinstall.seed.plan import SeedPlan, plan_seed, probe_repository
+from mxinstall.seed.readback import Readback
 from mxinstall.seed.record import SeedRecord, forget_seed_record, read_seed_record, write_seed_record
+from mxinstall.seed.sessions import Sessions
 from mxinstall.seed.tally import Counts, Tally
 from mxinstall.seed.target import connect, ready, store_of
 from mxinstall.site import Site, state_directory
 from sitebundle.archive import BundleReader
 from sitebundle.digest import Digest
-from sitebundle.errors import SeedIncomplete
+from sitebundle.errors import RegistryUnreachable, SeedIncomplete
 from sitebundle.events import Note, Sink, stage
 from sitebundle.oci.client import Registry
 
@@ -31,7 +33,8 @@ STAGE = "seed"
 class SeedReport:
     """What seeding did. Bytes are unique ones, `moved_bytes` aside: those really went over the wire.
 
-    quick: nothing but the references was asked for, because this registry was checked since its last start.
+    quick: nothing but the references was asked for, because this registry was checked deeply since its last start.
+    deep: what was there already was read back and hashed.
     """
 
     manifest: Digest
@@ -44,6 +47,7 @@ class SeedReport:
     references: int
     pushed_manifests: int
     quick: bool
+    deep: bool
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -53,7 +57,7 @@ class SeedReport:
     def text(self) -> str:
         """For people."""
         if not self.changed:
-            how = "asked by name" if self.quick else "every blob asked for"
+            how = "asked by name" if self.quick else "every blob read back" if self.deep else "every blob asked for"
             return f"{self.registry} has all {self.references} images ({how}, {self.seconds:.1f} s): nothing to do"
         return (
             f"{self.registry} has all {self.references} images: {self.moved_bytes / 1e6:.1f} MB moved, "
@@ -68,10 +72,10 @@ class SeedReport:
 
 
 def seed_site(reader: BundleReader, site: Site, sink: Sink, deep: bool = False) -> SeedReport:
-    """Run the site's registry if it is ours, and fill it. `deep` asks for every blob even if nothing was restarted.
+    """Run the site's registry if it is ours, and fill it. `deep` reads every blob back, whatever is remembered.
 
-    Raises BundleDamaged, DiskTooSmall, PortTaken, RegistryServiceFailed, RegistryUnreachable, RegistryRefused,
-    SeedIncomplete.
+    Raises BundleDamaged, BlobRotten, DiskTooSmall, PortTaken, RegistryServiceFailed, RegistryUnreachable,
+    RegistryRefused, SeedIncomplete.
     """
     service = ready(reader, site)
     return seed(
@@ -99,7 +103,8 @@ def seed(
 ) -> SeedReport:
     """Fill `registry` from the bundle. `state` keeps the record, `start_id` names this run of the registry.
 
-    `store` is its directory when it is on this host: its free space is looked at before anything is sent.
+    `store` is its directory when it is our own on this host: its free space is looked at before anything is sent,
+    and what it has is read back and hashed (always with `deep`, too) unless that was done since its last start.
     """
     began = time.monotonic()
     plan = plan_seed(reader.manifest, site.spec.registry.prefix)
@@ -107,9 +112,10 @@ def seed(
     name = site.spec.registry.push
     record = SeedRecord(name, start_id or "", digest, time.time())
     counts = Counts()
+    readback = Readback(registry, deep or store is not None, store, sink)
     with stage(sink, STAGE, f"Fill the registry {name}", plan.total_bytes) as told:
         quick = not deep and bool(start_id) and state is not None and _remembers(state, record)
-        if quick and not missing_references(registry, plan.manifests):
+        if quick and _answers_for_all(registry, plan):
             pushed = 0
             counts.present = plan.total_bytes
         else:
@@ -118,7 +124,7 @@ def seed(
             quick = False
             if state is not None:
                 forget_seed_record(state)
-            pushed = _fill(reader, site, registry, plan, sink=sink, counts=counts, store=store)
+            pushed = _fill(reader, site, readback, plan, sessions=Sessions(state, name), counts=counts)
             if state is not None and start_id:
                 write_seed_record(state, record)
         told.moved_bytes = counts.moved
@@ -134,33 +140,36 @@ def seed(
         references=len(plan.tops),
         pushed_manifests=pushed,
         quick=quick,
+        deep=readback.deep and not quick,
         seconds=time.monotonic() - began,
     )
 
 
 def _fill(
-    reader: BundleReader,
-    site: Site,
-    registry: Registry,
-    plan: SeedPlan,
-    *,
-    sink: Sink,
-    counts: Counts,
-    store: Path | None,
+    reader: BundleReader, site: Site, readback: Readback, plan: SeedPlan, *, sessions: Sessions, counts: Counts
 ) -> int:
     """Everything but the quick way; how many manifests were pushed."""
     prefix = site.spec.registry.prefix
-    presence = look(registry, plan.blobs, lambda repository: probe_repository(repository, prefix))
+    registry, store = readback.registry, readback.store
+    presence = look(registry, plan.blobs, lambda repository: probe_repository(repository, prefix), readback)
     if store is not None:
         check_room(store, sum(task.size for task in plan.blobs if not presence[task.digest]))
-    tally = Tally(sink, STAGE, plan.total_bytes)
+    tally = Tally(readback.sink, STAGE, plan.total_bytes)
     bodies = {task.digest: reader.read(task.member) for task in plan.manifests}
-    settle_blobs(reader, registry, plan.blobs, presence, tally=tally, counts=counts)
-    pushed = push_manifests(registry, plan, bodies, tally)
+    settle_blobs(reader, readback, plan.blobs, presence, sessions=sessions, tally=tally, counts=counts)
+    pushed = push_manifests(readback, plan, bodies, tally)
     missing = missing_references(registry, plan.manifests)
     if missing:
         raise SeedIncomplete(registry=site.spec.registry.push, count=len(missing), references=", ".join(missing[:5]))
     return pushed
+
+
+def _answers_for_all(registry: Registry, plan: SeedPlan) -> bool:
+    """Whether nothing is missing. A registry that runs and fails at a reference may have lost bits of a manifest."""
+    try:
+        return not missing_references(registry, plan.manifests)
+    except RegistryUnreachable:
+        return False
 
 
 def _remembers(state: Path, record: SeedRecord) -> bool:

@@ -55,5 +55,10 @@ class VerifiedSource:
             return
         buffer = memoryview(bytearray(min(BUFFER_BYTES, max(self._size, 1))))
         with self.at(self._position if self._from_the_start else 0):
-            while count := self.readinto(buffer):
+            while self._position < self._size:
+                count = self.readinto(buffer)
+                if count == 0:
+                    raise EOFError(f"{self._member} ends at {self._position} of {self._size} bytes")
                 progress(count)
+            if self._size == 0:
+                self.readinto(buffer)

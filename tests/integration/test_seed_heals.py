@@ -1,0 +1,190 @@
+"""A registry that lost bits on its disk, or whose seeding was killed inside a layer: what the next seeding does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mxinstall.registry import ServicePlan, ensure, stop
+from mxinstall.seed import SeedReport, seed
+from mxinstall.seed.readback import data_of
+from seedable import MIB, Content, site_at, two_images
+
+from darksite import binaries
+from sitebundle.archive import BundleReader
+from sitebundle.digest import Digest
+from sitebundle.errors import BlobRotten
+from sitebundle.events import Event, Note
+from sitebundle.oci.client import Endpoint, Registry
+
+
+class Seeded:
+    """A registry that was filled from `content`; `again` seeds once more."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        (folder / "registry").mkdir()
+        (folder / "state").mkdir()
+        self.folder = folder
+        self.service = ServicePlan("test", folder / "registry", binaries.ensure("registry"), address)
+        self.start_id = ensure(self.service).start_id
+        self.content = two_images()
+        self.bundle = self.content.write(folder / "site.tar.zst")
+        self.notes: list[str] = []
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(Endpoint(f"http://{self.service.address}"))
+
+    def again(self, deep: bool = False, ours: bool = True) -> SeedReport:
+        def hear(event: Event) -> None:
+            if isinstance(event, Note):
+                self.notes.append(event.text)
+
+        with BundleReader.open(self.bundle) as reader:
+            return seed(
+                reader,
+                site_at(self.service.address),
+                self.registry,
+                hear,
+                state=self.folder / "state",
+                start_id=self.start_id if ours else None,
+                store=self.service.store if ours else None,
+                deep=deep,
+            )
+
+    def restart(self) -> None:
+        stop(self.service)
+        self.start_id = ensure(self.service).start_id
+
+    def data(self, digest: Digest) -> Path:
+        place = data_of(self.service.store, digest)
+        assert place.is_file()
+        return place
+
+
+@pytest.fixture
+def seeded(tmp_path: Path) -> Iterator[Seeded]:
+    site = Seeded(tmp_path)
+    site.again()
+    yield site
+    stop(site.service)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("rot", [flip, cut])
+def test_a_deep_seeding_finds_a_rotten_layer_and_sends_it_again(seeded: Seeded, rot: Callable[[Path], None]) -> None:
+    shared = seeded.content.images[0].carried[0].layers[0]
+    rot(seeded.data(shared))
+    report = seeded.again(deep=True)
+    assert report.moved_bytes == len(seeded.content.layers[shared])
+    assert any(shared in note for note in seeded.notes)
+    for repository in ("mx/ghcr.io/example/one", "mx/docker.io/library/two"):
+        assert seeded.registry.read_blob(repository, shared, 1 << 30) == seeded.content.layers[shared]
+    assert not seeded.again(deep=True).changed
+
+
+@pytest.mark.parametrize("rot", [flip, cut])
+def test_a_deep_seeding_finds_a_rotten_manifest(seeded: Seeded, rot: Callable[[Path], None]) -> None:
+    image = seeded.content.images[0]
+    rot(seeded.data(image.digest))
+    report = seeded.again(deep=True)
+    assert report.pushed_manifests == 1
+    assert seeded.registry.manifest("mx/ghcr.io/example/one", image.digest)[1] == seeded.data(image.digest).read_bytes()
+    assert not seeded.again(deep=True).changed
+
+
+def test_after_a_restart_of_the_registry_everything_is_read_back_without_being_asked(seeded: Seeded) -> None:
+    layer = seeded.content.images[1].carried[0].layers[1]
+    flip(seeded.data(layer))
+    assert not seeded.again().changed, "a quick run looks at names only"
+    seeded.restart()
+    report = seeded.again()
+    assert report.deep
+    assert report.moved_bytes == len(seeded.content.layers[layer])
+    assert seeded.again().quick
+
+
+def test_a_manifest_that_is_no_json_any_more_does_not_stop_the_quick_way(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sitebundle.oci.retry.RetryPolicy.wait_seconds", lambda *_: 0.01)
+    seeded.data(seeded.content.images[0].digest).write_bytes(b"\0" * 40)
+    report = seeded.again()
+    assert (report.quick, report.pushed_manifests) == (False, 1)
+
+
+def test_in_a_registry_that_is_not_ours_a_rotten_blob_is_named(seeded: Seeded) -> None:
+    layer = seeded.content.images[0].carried[0].layers[0]
+    flip(seeded.data(layer))
+    before = seeded.data(layer).read_bytes()
+    assert not seeded.again(ours=False).changed, "sizes are believed unless somebody asks"
+    with pytest.raises(BlobRotten, match=layer):
+        seeded.again(deep=True, ours=False)
+    assert seeded.data(layer).read_bytes() == before
+
+
+def test_a_manifest_in_a_registry_that_is_not_ours_is_read_back_too(seeded: Seeded) -> None:
+    image = seeded.content.images[0]
+    place = seeded.data(image.digest)
+    place.write_bytes(place.read_bytes().replace(b'"linux"', b'"linus"'))
+    with pytest.raises(BlobRotten, match=image.digest):
+        seeded.again(deep=True, ours=False)
+
+
+def test_killed_inside_a_large_layer_the_rest_of_it_is_sent(tmp_path: Path) -> None:
+    site = Seeded(tmp_path)
+    content = Content()
+    size = 240 * MIB
+    large = content.layer(99, size)
+    content.image("ghcr.io/example/large:1", [large])
+    site.bundle = content.write(tmp_path / "large.tar.zst")
+    del content
+    (tmp_path / "site.json").write_text(json.dumps(site_at(site.service.address).as_mapping()))
+    program = (
+        "import json; from pathlib import Path;"
+        "from mxinstall.seed import seed; from mxinstall.site import Site;"
+        "from sitebundle.archive import BundleReader; from sitebundle.events import silent;"
+        "from sitebundle.oci.client import Endpoint, Registry;"
+        f"site = Site.model_validate(json.loads(Path({str(tmp_path / 'site.json')!r}).read_text()));"
+        f"seed(BundleReader.open(Path({str(site.bundle)!r})), site,"
+        f" Registry(Endpoint('http://{site.service.address}')), silent, state=Path({str(tmp_path / 'state')!r}))"
+    )
+    seeding = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        deadline = time.monotonic() + 60
+        while not any(part.stat().st_size > size // 4 for part in site.service.store.rglob("_uploads/*/data")):
+            assert seeding.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(seeding.pid, signal.SIGKILL)
+        seeding.wait()
+        site.restart()
+        report = site.again()
+        assert site.registry.blob_size("mx/ghcr.io/example/large", large) == size
+        assert 0 < report.moved_bytes <= size * 3 // 4 + MIB, "what had arrived was sent again"
+        assert not any((tmp_path / "state" / "uploads").iterdir()), "the upload is over, but remembered"
+        assert not site.again(deep=True).changed
+    finally:
+        seeding.kill()
+        seeding.wait()
+        stop(site.service)
