@@ -3,7 +3,8 @@
 No network, no trust decision, no knowledge of registries or clusters.
 """
 
-from sitebundle.archive.reader import Attestations, BundleReader, MemberStream
+from sitebundle.archive.reader import Attestations, BundleReader
+from sitebundle.archive.stream import MemberStream
 from sitebundle.archive.writer import (
     ArchiveWriter,
     BlobWriter,

@@ -1,4 +1,4 @@
-"""Opening a bundle: version, manifest and signatures, then any member by name, each verified while it is read.
+"""An open bundle: manifest and signatures, then any member by name, each verified while it is read.
 
 No trust decision is made here; hostile bytes end in one of the errors of `sitebundle.errors`, exit 10 to 18.
 """
@@ -7,35 +7,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from pydantic import ValidationError
-
 from sitebundle.archive import area, frames, layout, names, seektable, tarheader
 from sitebundle.archive.contradictions import contradictions
+from sitebundle.archive.damage import damage
 from sitebundle.archive.frames import FrameCut, FrameFault
 from sitebundle.archive.layout import Placement
-from sitebundle.archive.stream import CompressedSource, Source, StoredSource, reading
+from sitebundle.archive.opening import check_version, least_bytes, manifest_bytes_at, opened_file, parse, tar_size
+from sitebundle.archive.stream import CHUNK, CompressedSource, MemberStream, Source, StoredSource, reading
 from sitebundle.atomic import durable_file
 from sitebundle.digest import Digest
 from sitebundle.errors import (
-    BundleDamaged,
-    BundleFormatNewer,
-    BundleMissing,
     BundleTruncated,
     MemberMissing,
-    NotABundle,
 )
 from sitebundle.events import Progress, Sink, stage
-from sitebundle.manifest import FORMAT, BundleManifest, Member
+from sitebundle.manifest import BundleManifest, Member
 
 READ_LIMIT: Final = 64 << 20
 """Bytes that `BundleReader.read` takes into memory at most."""
-CHUNK: Final = 1 << 20
 
 
 class Attestations(NamedTuple):
@@ -51,43 +45,6 @@ class Tail(NamedTuple):
     attestations: Placement
     signatures: Placement
     end: int
-
-
-class MemberStream:
-    """A member being read; a context manager.
-
-    `size` is the member's, in bytes. Raises BundleDamaged: at a wrong frame checksum as soon as that frame was
-    read, at a wrong SHA-256 before the last byte is given, when it was read from 0 to the end.
-    """
-
-    def __init__(self, path: Path, name: str, size: int, source: Source) -> None:
-        self.size = size
-        self._path = path
-        self._name = name
-        self._source = source
-
-    def readinto(self, target: bytearray | memoryview) -> int:
-        """Fill some of `target`; the number of bytes, 0 at the end."""
-        with _damage(self._path, self._name):
-            return self._source.readinto(memoryview(target))
-
-    def read(self, limit: int = -1) -> bytes:
-        """At most `limit` bytes, all of the rest when it is negative; empty at the end."""
-        if limit >= 0:
-            buffer = bytearray(min(limit, self.size))
-            return bytes(memoryview(buffer)[: self.readinto(buffer)])
-        parts = []
-        while part := self.read(CHUNK):
-            parts.append(part)
-        return b"".join(parts)
-
-    def __enter__(self) -> MemberStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
 
 class BundleReader:
@@ -113,10 +70,10 @@ class BundleReader:
 
         Raises BundleMissing, NotABundle, BundleFormatNewer, BundleTruncated or BundleDamaged.
         """
-        file = _open(path)
+        file = opened_file(path)
         try:
             reader = cls._opened(path, file)
-            with _damage(path, names.SIGNATURES):
+            with damage(path, names.SIGNATURES):
                 content = reader._small(reader.layout.signatures)
                 reader.signatures = _signatures(content)
         except BaseException:
@@ -127,7 +84,7 @@ class BundleReader:
     @classmethod
     def open_for_signing(cls, path: Path) -> BundleReader:
         """Like `open`, but a signature area that a crash left half written is taken for an empty one."""
-        file = _open(path)
+        file = opened_file(path)
         try:
             reader = cls._opened(path, file)
             with suppress(FrameFault, ValueError):
@@ -143,7 +100,7 @@ class BundleReader:
 
         Raises what `open` raises.
         """
-        file = _open(path)
+        file = opened_file(path)
         try:
             return cls._opened(path, file, finished=False)
         except BaseException:
@@ -153,12 +110,12 @@ class BundleReader:
     @classmethod
     def _opened(cls, path: Path, file: int, finished: bool = True) -> BundleReader:
         size = os.fstat(file).st_size
-        with _damage(path, names.VERSION):
-            begin = _check_version(path, file, size)
-        with _damage(path, names.MANIFEST):
-            content = _manifest(file, begin)
-            manifest = _parse(path, content)
-            expected = _least_bytes(manifest, begin, len(content), finished)
+        with damage(path, names.VERSION):
+            begin = check_version(path, file, size)
+        with damage(path, names.MANIFEST):
+            content = manifest_bytes_at(file, begin)
+            manifest = parse(path, content)
+            expected = least_bytes(manifest, begin, len(content), finished)
             if size < expected:
                 raise BundleTruncated(path=path, seen=size, expected=f"at least {expected}")
             reader = cls(path, file, size, manifest, content)
@@ -187,7 +144,7 @@ class BundleReader:
         member = self._member(name)
         if not 0 <= offset <= member.size:
             raise ValueError(f"{name} has {member.size} bytes, not {offset}")
-        with _damage(self.path, name):
+        with damage(self.path, name):
             return MemberStream(
                 self.path, name, member.size, self._source(self._placements[name], member.digest, offset)
             )
@@ -211,18 +168,18 @@ class BundleReader:
 
     def attestations(self) -> Attestations:
         """What was said about the bundle after it was made. Raises BundleDamaged or BundleTruncated."""
-        with _damage(self.path, names.ATTESTATIONS):
+        with damage(self.path, names.ATTESTATIONS):
             tail = self._tail()
             return Attestations(self._data(tail.attestations), _signatures(self._small(tail.signatures)))
 
     def attestation_content(self) -> bytes:
         """`attestations.json` alone. Raises BundleDamaged or BundleTruncated."""
-        with _damage(self.path, names.ATTESTATIONS):
+        with damage(self.path, names.ATTESTATIONS):
             return self._data(self._tail().attestations)
 
     def attestation_signatures(self) -> tuple[str, ...]:
         """The signatures over the attestations; none when a crash left the area half written."""
-        with _damage(self.path, names.ATTESTATION_SIGNATURES):
+        with damage(self.path, names.ATTESTATION_SIGNATURES):
             area_of = self._tail().signatures
             try:
                 return _signatures(self._small(area_of))
@@ -231,7 +188,7 @@ class BundleReader:
 
     def tail(self) -> Tail:
         """Where attestations and their signatures lie. Raises BundleDamaged or BundleTruncated."""
-        with _damage(self.path, names.ATTESTATIONS):
+        with damage(self.path, names.ATTESTATIONS):
             return self._tail()
 
     def verify(self, sink: Sink) -> None:
@@ -242,7 +199,7 @@ class BundleReader:
         total = sum(member.size for member in self.manifest.members)
         buffer = memoryview(bytearray(CHUNK))
         with stage(sink, "verify", f"Checking {self.path.name}", total) as tally:
-            with _damage(self.path, names.VERSION):
+            with damage(self.path, names.VERSION):
                 if self._small(self.layout.version) != layout.version_content().ljust(self.layout.version.size, b"\0"):
                     raise FrameFault("the version does not fit the manifest")
             done = reported = 0
@@ -316,7 +273,7 @@ class BundleReader:
         if content_bytes > layout.ATTESTATIONS_LIMIT:
             raise FrameFault(f"attestations of {content_bytes} bytes")
         content = frames.decompress(os.pread(self._file, length, begin))
-        size = _tar_size(content, names.ATTESTATIONS, self.manifest.created)
+        size = tar_size(content, names.ATTESTATIONS, self.manifest.created)
         attestations = layout.compressed(names.ATTESTATIONS, size, begin, self.manifest.created, length)
         signatures = layout.stored(
             names.ATTESTATION_SIGNATURES, layout.AREA_BYTES, attestations.end, self.manifest.created
@@ -324,130 +281,22 @@ class BundleReader:
         return Tail(attestations, signatures, signatures.end)
 
     def _verify_tail(self) -> None:
-        with _damage(self.path, names.ATTESTATIONS):
+        with damage(self.path, names.ATTESTATIONS):
             tail = self._tail()
             about = json.loads(self._data(tail.attestations))
             if not isinstance(about, dict) or about.get("manifest") != self.manifest_digest:
                 raise FrameFault("the attestations are about another manifest")
-        with _damage(self.path, names.ATTESTATION_SIGNATURES):
+        with damage(self.path, names.ATTESTATION_SIGNATURES):
             _signatures(self._small(tail.signatures))
-        with _damage(self.path, "the seek table"):
+        with damage(self.path, "the seek table"):
             ending = frames.stored(tarheader.END_OF_ARCHIVE)
             if os.pread(self._file, len(ending), tail.end) != ending:
                 raise FrameFault("the end of the tar archive is not what it must be")
             placements = (*self.layout.placements, tail.attestations, tail.signatures)
-            expected = table_of(self._file, placements, tail.end)
+            expected = seektable.table_of(self._file, placements, tail.end)
             table = os.pread(self._file, seektable.table_bytes(len(expected)) + 1, tail.end + len(ending))
             if seektable.decode(table) != expected:
                 raise FrameFault("it does not list the frames that there are")
-
-
-def table_of(file: int, placements: tuple[Placement, ...], end: int) -> list[seektable.Entry]:
-    """The seek table's entries of these members and of the end-of-tar frame at offset `end`.
-
-    A frame's own last four bytes are its checksum, so nothing is read but these.
-    """
-    ending = tarheader.END_OF_ARCHIVE
-    entries = [
-        seektable.Entry(
-            frame.frame_bytes,
-            frame.content_bytes,
-            os.pread(file, frames.CHECKSUM_BYTES, frame.end - frames.CHECKSUM_BYTES),
-        )
-        for placement in placements
-        for frame in placement.frames
-    ]
-    return [*entries, seektable.Entry(frames.stored_bytes(len(ending)), len(ending), frames.checksum(ending))]
-
-
-@contextmanager
-def _damage(path: Path, where: str) -> Iterator[None]:
-    """Say of any fault of format which bundle and which part of it has it."""
-    try:
-        yield
-    except FrameCut as fault:
-        raise BundleTruncated(path=path, seen=path.stat().st_size, expected="more") from fault
-    except FrameFault as fault:
-        raise BundleDamaged(path=path, where=where, detail=str(fault)) from fault
-    except OSError as fault:
-        raise BundleDamaged(path=path, where=where, detail=fault.strerror or str(fault)) from fault
-    except (ValueError, RecursionError) as fault:
-        raise BundleDamaged(path=path, where=where, detail=str(fault).splitlines()[0][:300]) from fault
-
-
-def _open(path: Path) -> int:
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise BundleMissing(path=path) from None
-    except OSError as fault:
-        raise NotABundle(path=path, detail=fault.strerror) from fault
-    if not path.is_file():
-        os.close(file)
-        raise NotABundle(path=path, detail="it is no regular file")
-    return file
-
-
-def _check_version(path: Path, file: int, size: int) -> int:
-    """The offset behind the version's frame, when this program reads that format."""
-    length = frames.stored_bytes(2 * tarheader.BLOCK)
-    begin = os.pread(file, length, 0)
-    head = frames.header(2 * tarheader.BLOCK)
-    if not begin.startswith(head[: len(begin)]) or not begin:
-        raise NotABundle(path=path, detail="it does not begin as a bundle does")
-    if len(begin) < length:
-        raise BundleTruncated(path=path, seen=size, expected=f"at least {length}")
-    content = frames.open_stored(begin)
-    if not content.startswith(names.VERSION.encode() + b"\0"):
-        raise NotABundle(path=path, detail=f"its first member is not {names.VERSION}")
-    lines = content[tarheader.BLOCK :].rstrip(b"\0").decode("ascii", "replace").split("\n")
-    stated = dict(line.split(" ", 1) for line in lines if " " in line)
-    if lines[0] != "mxbundle" or not all(stated.get(key, "").isdecimal() for key in ("format", "reader")):
-        raise FrameFault("it states no format")
-    if int(stated["reader"]) > FORMAT:
-        raise BundleFormatNewer(path=path, seen=int(stated["format"]), known=FORMAT)
-    return length
-
-
-def _manifest(file: int, begin: int) -> bytes:
-    """The manifest's bytes, found by walking the blocks of its frame."""
-    length, _ = frames.walk(reading(file), begin, frames.stored_bytes(layout.MANIFEST_LIMIT))
-    content = frames.open_stored(os.pread(file, length, begin))
-    size = _tar_size(content, names.MANIFEST, None)
-    return content[tarheader.BLOCK : tarheader.BLOCK + size]
-
-
-def _tar_size(content: bytes, name: str, created: int | None) -> int:
-    """The size that the one tar header in `content` states, when that header and the rest are as we write them."""
-    head = content[: tarheader.BLOCK]
-    try:
-        size, stated = int(head[124:135], 8), int(head[136:147], 8)
-    except ValueError:
-        raise FrameFault("the tar header is not what it must be") from None
-    expected = tarheader.header(name, size, stated if created is None else created, names.mode_of(name))
-    if head != expected or len(content) != len(head) + size + tarheader.padding(size):
-        raise FrameFault("the tar header is not what it must be")
-    if any(content[len(head) + size :]):
-        raise FrameFault("the padding is not zero")
-    return size
-
-
-def _parse(path: Path, content: bytes) -> BundleManifest:
-    stated = json.loads(content)
-    if isinstance(stated, dict) and isinstance(stated.get("format"), int) and stated["format"] > FORMAT:
-        raise BundleFormatNewer(path=path, seen=stated["format"], known=FORMAT)
-    try:
-        return BundleManifest.model_validate_json(content)
-    except ValidationError as fault:
-        first = fault.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise FrameFault(f"{place}: {first['msg']}") from fault
-
-
-def _least_bytes(manifest: BundleManifest, begin: int, manifest_bytes: int, finished: bool) -> int:
-    own = layout.stored_frame_bytes(names.MANIFEST, manifest_bytes)
-    areas = layout.stored_frame_bytes(names.SIGNATURES, layout.AREA_BYTES) * (2 if finished else 1)
-    return begin + own + areas + sum(member.frame_bytes for member in manifest.members)
 
 
 def _signatures(content: bytes) -> tuple[str, ...]:

@@ -5,9 +5,13 @@ Source: zstd's contrib/seekable_format/zstd_seekable_compression_format.md, vers
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+from sitebundle.archive import frames, tarheader
+from sitebundle.archive.layout import Placement
 
 ENTRY_BYTES: Final = 12
 FRAME_LIMIT: Final = 1 << 20
@@ -32,9 +36,9 @@ class Entry(NamedTuple):
     checksum: bytes
 
 
-def table_bytes(frames: int) -> int:
+def table_bytes(count: int) -> int:
     """The length of the table for that many frames."""
-    return _HEAD.size + frames * ENTRY_BYTES + _FOOT.size
+    return _HEAD.size + count * ENTRY_BYTES + _FOOT.size
 
 
 def checksum_offset(frame: int) -> int:
@@ -53,9 +57,27 @@ def decode(table: bytes) -> list[Entry]:
     if len(table) < table_bytes(0):
         raise ValueError("the seek table is too short")
     magic, length = _HEAD.unpack_from(table)
-    frames, descriptor, foot = _FOOT.unpack_from(table, len(table) - _FOOT.size)
+    count, descriptor, foot = _FOOT.unpack_from(table, len(table) - _FOOT.size)
     if (magic, foot, descriptor) != (_SKIPPABLE, _MAGIC, _CHECKSUMS):
         raise ValueError("no seek table with checksums")
-    if len(table) != table_bytes(frames) or length != len(table) - _HEAD.size:
-        raise ValueError(f"a seek table of {len(table)} bytes does not hold {frames} frames")
+    if len(table) != table_bytes(count) or length != len(table) - _HEAD.size:
+        raise ValueError(f"a seek table of {len(table)} bytes does not hold {count} frames")
     return [Entry(*fields) for fields in _ENTRY.iter_unpack(table[_HEAD.size : -_FOOT.size])]
+
+
+def table_of(file: int, placements: tuple[Placement, ...], end: int) -> list[Entry]:
+    """The seek table's entries of these members and of the end-of-tar frame at offset `end`.
+
+    A frame's own last four bytes are its checksum, so nothing is read but these.
+    """
+    ending = tarheader.END_OF_ARCHIVE
+    entries = [
+        Entry(
+            frame.frame_bytes,
+            frame.content_bytes,
+            os.pread(file, frames.CHECKSUM_BYTES, frame.end - frames.CHECKSUM_BYTES),
+        )
+        for placement in placements
+        for frame in placement.frames
+    ]
+    return [*entries, Entry(frames.stored_bytes(len(ending)), len(ending), frames.checksum(ending))]

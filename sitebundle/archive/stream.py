@@ -1,6 +1,6 @@
 """Reading one member from an open archive, verified while it goes by. Bounded memory, whatever the member holds.
 
-Raises FrameFault; `reader` says which bundle and which member it was.
+A source raises FrameFault; `MemberStream`, which callers get, says which bundle and which member it was.
 """
 
 from __future__ import annotations
@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from typing import Protocol
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol
 
 import xxhash
 
 from sitebundle.archive import frames, stored
+from sitebundle.archive.damage import damage
 from sitebundle.archive.frames import CONTENT_LIMIT, FrameFault
 from sitebundle.archive.layout import Placement
 from sitebundle.digest import Digest
 
-_CHUNK = 1 << 20
+CHUNK: Final = 1 << 20
 
 
 class Source(Protocol):
@@ -25,6 +28,43 @@ class Source(Protocol):
 
     def readinto(self, target: memoryview, /) -> int:
         """Fill some of `target`; the number of bytes, 0 at the end."""
+
+
+class MemberStream:
+    """A member being read; a context manager.
+
+    `size` is the member's, in bytes. Raises BundleDamaged: at a wrong frame checksum as soon as that frame was
+    read, at a wrong SHA-256 before the last byte is given, when it was read from 0 to the end.
+    """
+
+    def __init__(self, path: Path, name: str, size: int, source: Source) -> None:
+        self.size = size
+        self._path = path
+        self._name = name
+        self._source = source
+
+    def readinto(self, target: bytearray | memoryview) -> int:
+        """Fill some of `target`; the number of bytes, 0 at the end."""
+        with damage(self._path, self._name):
+            return self._source.readinto(memoryview(target))
+
+    def read(self, limit: int = -1) -> bytes:
+        """At most `limit` bytes, all of the rest when it is negative; empty at the end."""
+        if limit >= 0:
+            buffer = bytearray(min(limit, self.size))
+            return bytes(memoryview(buffer)[: self.readinto(buffer)])
+        parts = []
+        while part := self.read(CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+
+    def __enter__(self) -> MemberStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
 
 
 class StoredSource:
@@ -112,7 +152,7 @@ class CompressedSource:
         self._finished = False
         if self._exactly(len(placement.header)) != placement.header:
             raise FrameFault("the tar header is not what it must be")
-        skip = memoryview(bytearray(min(offset, _CHUNK)))
+        skip = memoryview(bytearray(min(offset, CHUNK)))
         while placement.size - self._left < offset:
             self.readinto(skip[: offset - (placement.size - self._left)])
 

@@ -18,7 +18,6 @@ import xxhash
 from sitebundle.archive import area, frames, layout, names, seektable, stored, tarheader
 from sitebundle.archive.frames import CONTENT_LIMIT, FrameFault
 from sitebundle.archive.layout import Placement
-from sitebundle.archive.reader import table_of
 from sitebundle.digest import Digest
 from sitebundle.manifest import BundleManifest, Member
 
@@ -277,7 +276,9 @@ class ArchiveWriter:
         _write(self._file, frame, at)
         self._put(signatures, area.encode(()))
         _write(self._file, frames.stored(tarheader.END_OF_ARCHIVE), signatures.end)
-        table = seektable.encode(table_of(self._file, (*self.layout.placements, placed, signatures), signatures.end))
+        table = seektable.encode(
+            seektable.table_of(self._file, (*self.layout.placements, placed, signatures), signatures.end)
+        )
         begin = signatures.end + frames.stored_bytes(len(tarheader.END_OF_ARCHIVE))
         _write(self._file, table, begin)
         os.ftruncate(self._file, begin + len(table))
