@@ -112,9 +112,15 @@ def make_plan(
         namespaces=tuple(
             obj["metadata"]["name"] for obj in drifted(cluster, [namespace_object(ns) for ns in stack.namespaces])
         ),
-        secrets=tuple(secrets.missing(cluster, stack.secrets)),
+        secrets=tuple(secrets.missing(cluster, stack.secrets) + _pull_secret_gaps(cluster, carried, site)),
         crds=tuple(changed_crds(cluster, carried.crds)),
     )
+
+
+def _pull_secret_gaps(cluster: Cluster, carried: Carried, site: Site) -> list[str]:
+    name = site.spec.registry.pull_secret
+    namespaces = [namespace.name for namespace in carried.stack.namespaces]
+    return secrets.pull_secret_gaps(cluster, name, namespaces) if name else []
 
 
 def with_bytes_to_move(plan: Plan, manifest: BundleManifest, site: Site) -> Plan:

@@ -31,7 +31,7 @@ from mxinstall.helm_release import HelmReleases, revisions
 from mxinstall.plan import Plan, make_plan
 
 from darksite import binaries
-from sitebundle.errors import ClusterRefused, JournalUnwritable
+from sitebundle.errors import ClusterRefused, JournalUnwritable, SiteInvalid
 from sitebundle.events import silent
 from sitebundle.stack import Generated, SecretPlan
 
@@ -257,3 +257,28 @@ def test_secrets_are_made_once_and_are_the_same_in_every_namespace(operator: Clu
 def test_a_refusal_of_the_api_server_says_what_it_refused(operator: Cluster) -> None:
     with pytest.raises(ClusterRefused, match="404"):
         operator.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "nowhere"}})
+
+
+def test_the_registrys_pull_secret_is_taken_from_the_system_namespace_into_every_other(operator: Cluster) -> None:
+    def secret(text: str) -> Object:
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "registry-login", "namespace": NAMESPACE},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64.b64encode(text.encode()).decode()},
+        }
+
+    operator.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "secrets-a"}})
+    places = (NAMESPACE, "secrets-a")
+    with work_dir() as work, hold(operator, work, silent) as held:
+        with pytest.raises(SiteInvalid, match="no Secret mx-system/registry-login"):
+            secrets.pull_secret_gaps(held.cluster, "registry-login", places)
+        for login in ('{"auths": {}}', '{"auths": {"10.0.0.1:5000": {}}}'):
+            operator.apply(secret(login))
+            assert secrets.pull_secret_gaps(held.cluster, "registry-login", places) == ["secrets-a/registry-login"]
+            secrets.spread_pull_secret(held.cluster, "registry-login", places)
+            assert secrets.pull_secret_gaps(held.cluster, "registry-login", places) == []
+    copy = operator.get("v1", "Secret", "registry-login", "secrets-a")
+    assert copy is not None
+    assert copy["data"] == secret(login)["data"]

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.authority import KeyPair, expiry, issue, new_authority
 from mxinstall.deploy.names import NAMESPACE, labels
-from sitebundle.errors import ClusterRefused
+from sitebundle.errors import ClusterRefused, SiteInvalid
 from sitebundle.stack import Generated, SecretPlan
 
 AUTHORITY = "site-authority"
@@ -68,6 +68,38 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
                 cluster.patch("v1", "Secret", plan.name, {"data": lacking}, namespace)
                 made.append(f"{namespace}/{plan.name}")
     return made
+
+
+def pull_secret_gaps(cluster: Cluster, name: str, namespaces: Iterable[str]) -> list[str]:
+    """Where (`namespace/name`) the registry's pull secret is not what `mx-system` has. Reads only.
+
+    Raises SiteInvalid when `mx-system` has none: that is where the operator puts it, and from where it is spread.
+    """
+    source = _pull_secret(cluster, name)
+    found = []
+    for namespace in namespaces:
+        there = cluster.get("v1", "Secret", name, namespace) if namespace != NAMESPACE else source
+        if there is None or there.get("data") != source.get("data"):
+            found.append(f"{namespace}/{name}")
+    return found
+
+
+def spread_pull_secret(cluster: Cluster, name: str, namespaces: Iterable[str]) -> None:
+    """Write the registry's pull secret into each namespace, also when it was renewed. Raises SiteInvalid."""
+    source = _pull_secret(cluster, name)
+    for namespace in namespaces:
+        if namespace != NAMESPACE:
+            metadata = {"name": name, "namespace": namespace, "labels": labels("pull-secret")}
+            copy = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": source["type"]}
+            cluster.apply({**copy, "data": source["data"]})
+
+
+def _pull_secret(cluster: Cluster, name: str) -> Object:
+    source = cluster.get("v1", "Secret", name, NAMESPACE)
+    if source is None:
+        detail = f"spec.registry.pullSecret is {name}, but there is no Secret {NAMESPACE}/{name} to take it from"
+        raise SiteInvalid(path="site.yaml", detail=detail)
+    return source
 
 
 def expiries(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[Expiry]:
