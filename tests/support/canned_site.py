@@ -32,7 +32,7 @@ class Answers:
             "StorageClass": [{"metadata": {"name": name}} for name in facts.get("storage_classes", ["standard"])],
             "Service": [_service(service) for service in facts.get("services", [])],
             "Namespace": [_namespace(namespace) for namespace in facts.get("namespaces", [])],
-            "Secret": [_helm_secret(secret) for secret in facts.get("helm", [])],
+            "Secret": [*map(_helm_secret, facts.get("helm", [])), *map(_secret, facts.get("secrets", []))],
             "CustomResourceDefinition": [_crd(crd) for crd in facts.get("crds", [])],
             "Lease": [_lease(name, age) for name, age in facts.get("leases", {"n1": 1, "n2": 1}).items()],
         }
@@ -120,6 +120,10 @@ def _helm_secret(fact: Facts) -> Facts:
     return {"metadata": {"name": "sh.helm.release", "namespace": fact["namespace"], "labels": labels}}
 
 
+def _secret(fact: Facts) -> Facts:
+    return {"metadata": {"name": fact["name"], "namespace": fact["namespace"]}, "type": fact["type"]}
+
+
 def _crd(fact: Facts) -> Facts:
     return {
         "metadata": {
@@ -148,7 +152,7 @@ def context_of(facts: Facts, state: Path) -> Context:
                 "profile": "demo",
                 "serverName": "test.site",
                 "hosts": {"matrix": "matrix.test.site"},
-                "registry": {"push": "127.0.0.1:5000", "pull": "127.0.0.1:5000"},
+                "registry": {"push": "127.0.0.1:5000", "pull": "127.0.0.1:5000", **facts.get("registry", {})},
                 "storage": {"default": "unused", "database": "standard", "objects": "unused"},
                 "edge": {"address": "192.0.2.1"},
                 "ports": facts.get("ports", {}),
@@ -169,7 +173,7 @@ def context_of(facts: Facts, state: Path) -> Context:
                     "name": "synapse",
                     "namespace": "matrix",
                     "chart": "./charts/synapse",
-                    "site": {"storage.className": "storage.database"},
+                    "site": {"storage.className": "storage.database", "turn.ports": "ports"},
                 }
             ],
         }

@@ -99,6 +99,11 @@ def check(
     return declare
 
 
+def _blocks(check: Check, active_run: bool) -> bool:
+    """Whether an install that could not make `check` must not go on."""
+    return check.severity == "fail" and (active_run or not check.active)
+
+
 @dataclass(frozen=True)
 class Finding:
     """A check and what came of it. `skipped`: why the operator left it out."""
@@ -146,11 +151,12 @@ class PreflightReport:
     def require(self, *, complete: bool = False) -> None:
         """Raise PreflightFailed, or PreflightNotChecked: what could not be checked is no pass.
 
-        Without `complete`, active checks may be missing from a passive run: an install makes them later.
+        Without `complete`, active checks may be missing from a passive run, since an install makes them later, and so
+        may those that could only warn.
         """
         failed = self.of("fail")
         if failed:
             raise PreflightFailed(count=len(failed), checks=", ".join(finding.check.id for finding in failed))
-        missing = [f for f in self.of("not-checked") if complete or self.active or not f.check.active]
+        missing = [f for f in self.of("not-checked") if complete or _blocks(f.check, self.active)]
         if missing:
             raise PreflightNotChecked(count=len(missing), checks=", ".join(finding.check.id for finding in missing))

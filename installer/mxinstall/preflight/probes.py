@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.secrets import spread_pull_secret
 from sitebundle.errors import ReleaseNotReady
 
 NAMESPACE = "mx-preflight"
@@ -36,10 +37,14 @@ class Outcome:
 
 
 class ProbeSpace:
-    """The namespace of the probes, as a context manager."""
+    """The namespace of the probes, as a context manager; `pull_secret` of `mx-system` is copied into it.
 
-    def __init__(self, cluster: Cluster) -> None:
+    Raises SiteInvalid when there is no such Secret.
+    """
+
+    def __init__(self, cluster: Cluster, pull_secret: str | None = None) -> None:
         self._cluster = cluster
+        self._pull_secret = pull_secret
 
     def __enter__(self) -> ProbeSpace:
         self._clear()
@@ -60,6 +65,8 @@ class ProbeSpace:
                 detail = f"namespace {NAMESPACE} gets no ServiceAccount: does the controller manager run?"
                 raise ReleaseNotReady(release="preflight", seconds=int(_GONE_SECONDS), detail=detail)
             time.sleep(_LOOK_SECONDS / 5)
+        if self._pull_secret is not None:
+            spread_pull_secret(self._cluster, self._pull_secret, [NAMESPACE])
         return self
 
     def __exit__(
@@ -79,7 +86,6 @@ class ProbeSpace:
         *,
         node: str | None = None,
         claim: str | None = None,
-        pull_secret: str | None = None,
     ) -> None:
         """Run the Python `script` in a pod, on `node` if one is named, with `claim` at /volume if one is given."""
         self.put(
@@ -95,7 +101,7 @@ class ProbeSpace:
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": name},
-                "spec": _spec(name, image, node=node, claim=claim, pull_secret=pull_secret),
+                "spec": _spec(name, image, node=node, claim=claim, pull_secret=self._pull_secret),
             }
         )
 

@@ -88,7 +88,7 @@ def _tried(to_try: list[Check], context: Context, broken: bool) -> list[Finding]
     if broken:
         seen = "not tried, since a check before it failed"
         return [Finding(check, Verdict("not-checked", seen, todo="repair what failed")) for check in to_try]
-    with ProbeSpace(context.cluster) as space:
+    with ProbeSpace(context.cluster, context.site.spec.registry.pull_secret) as space:
         context.space = space
         with ThreadPoolExecutor(_ACTIVE_AT_ONCE, thread_name_prefix="preflight") as pool:
             return list(pool.map(lambda check: _judged(check, context), to_try))

@@ -16,8 +16,9 @@ from sitebundle.errors import CheckUnknown, PreflightFailed, PreflightNotChecked
 from sitebundle.events import Event, Step, silent
 
 
-def finding(status: Any, active: bool = False, skipped: str = "") -> Finding:
-    check = Check(f"test.{status}", "A title", "Something", lambda context: Verdict("pass", ""), active=active)
+def finding(status: Any, active: bool = False, skipped: str = "", severity: Any = "fail") -> Finding:
+    probe = lambda context: Verdict("pass", "")  # noqa: E731
+    check = Check(f"test.{status}", "A title", "Something", probe, severity=severity, active=active)
     return Finding(check, Verdict(status, "what was seen", "what was expected", "what to do"), skipped=skipped)
 
 
@@ -39,6 +40,13 @@ def test_active_checks_may_wait_in_a_passive_run_but_not_in_a_complete_one() -> 
         passive.require(complete=True)
     with pytest.raises(PreflightNotChecked):
         PreflightReport((finding("not-checked", active=True),), active=True).require()
+
+
+def test_what_could_only_warn_stops_no_install_when_it_could_not_be_looked_at() -> None:
+    report = PreflightReport((finding("not-checked", severity="warn"),))
+    report.require()
+    with pytest.raises(PreflightNotChecked):
+        report.require(complete=True)
 
 
 def test_a_warning_and_a_skipped_check_stop_nothing() -> None:

@@ -89,7 +89,7 @@ def node_ports(context: Context) -> Verdict:
     return Verdict.judge(
         not inside and not taken,
         seen="; ".join(inside + taken) or f"NodePorts wanted: {', '.join(map(str, sorted(wanted))) or 'none'}",
-        expected=f"nothing of the plan in {NODE_PORTS}, our NodePorts free",
+        expected=f"nothing of the plan in {NODE_PORTS} (the default, the API tells no other), our NodePorts free",
         todo="Change spec.ports in site.yaml, or the nodePort under spec.values.",
     )
 
@@ -99,9 +99,10 @@ def node_ports(context: Context) -> Verdict:
     title="The port plan stays out of the ports that the kernel hands out",
     protects="A connection of anybody on the node may hold a port of the range when the service wants it.",
     severity="warn",
+    applies=lambda context: context.uses("ports"),
 )
 def ephemeral(context: Context) -> Verdict:
-    """This host's kernel stands for the nodes' (their default is the same); reserved ports are no trouble."""
+    """This host's kernel can show that a plan is bad, not that it is good: nodes may hand out other ports."""
     first, last = (int(word) for word in _LOCAL_RANGE.read_text().split())
     reserved = _ranges(_RESERVED.read_text())
     inside = [
@@ -110,11 +111,15 @@ def ephemeral(context: Context) -> Verdict:
         if claim.ports.overlaps(first, last)
         and not any(low <= claim.ports.first and claim.ports.last <= high for low, high in reserved)
     ]
-    return Verdict.judge(
-        not inside,
-        seen=f"{', '.join(inside)} inside {first}-{last}" if inside else f"the kernel hands out {first}-{last}",
-        expected="nothing of the plan there, or reserved (ip_local_reserved_ports)",
-        todo="Choose ports outside in site.yaml: spec.ports, or reserve them on the WebRTC nodes by sysctl.",
+    expected = "nothing of the plan there, or reserved (ip_local_reserved_ports)"
+    if inside:
+        todo = "Choose ports outside in site.yaml: spec.ports, or reserve them on the WebRTC nodes by sysctl."
+        return Verdict("fail", f"{', '.join(inside)} inside {first}-{last}", expected, todo)
+    return Verdict(
+        "not-checked",
+        f"this host's kernel hands out {first}-{last}; the nodes' were not looked at",
+        expected,
+        "Compare `sysctl net.ipv4.ip_local_port_range` on the WebRTC nodes, then --skip ports.ephemeral=REASON.",
     )
 
 

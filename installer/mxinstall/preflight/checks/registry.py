@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 
+from mxinstall.deploy.names import NAMESPACE as SYSTEM
 from mxinstall.preflight.context import Context, closed_by, name_of
 from mxinstall.preflight.model import Verdict, check
 from mxinstall.registry import listener_at, plan_for, status
@@ -13,6 +14,7 @@ from mxinstall.seed import connect, needed_bytes, plan_seed, probe_image, probe_
 from sitebundle.errors import RegistryRefused, RegistryUnreachable
 
 _GIB = 2**30
+PULL_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 _SCRIPT = 'print("pulled and started")\n'
 
 
@@ -90,6 +92,27 @@ def answers(context: Context) -> Verdict:
 
 
 @check(
+    id="registry.pull-secret",
+    title="The registry's pull secret is where the install takes it from",
+    protects="Without it every pod of the stack waits for an image for ever.",
+    needs=("get secrets in mx-system",),
+    applies=lambda context: context.site.spec.registry.pull_secret is not None,
+)
+def pull_secret(context: Context) -> Verdict:
+    """Its presence and type; whether the registry takes it, the pull shows."""
+    name = context.site.spec.registry.pull_secret
+    found = context.cluster.get("v1", "Secret", str(name), SYSTEM)
+    kind = "missing" if found is None else found.get("type", "Opaque")
+    return Verdict.judge(
+        kind in PULL_TYPES,
+        seen=f"Secret {SYSTEM}/{name}: {kind}",
+        expected=f"Secret {SYSTEM}/{name} of type {PULL_TYPES[0]}",
+        todo=f"kubectl create namespace {SYSTEM}; kubectl -n {SYSTEM} create secret docker-registry {name} "
+        f"--docker-server={context.site.spec.registry.pull} --docker-username=… --docker-password=…",
+    )
+
+
+@check(
     id="registry.pull",
     title="Every node pulls an image from the site's registry and starts it",
     protects="A node without a way to the registry, or that refuses plain HTTP or its CA, starts no pod of the stack.",
@@ -103,7 +126,7 @@ def pull(context: Context) -> Verdict:
     image = probe_reference(probe_image(context.manifest, context.stack), context.site)
     pods = {f"pull-{re.sub('[^a-z0-9-]', '-', name_of(node))[:50]}": name_of(node) for node in context.usable_nodes}
     for pod, node in pods.items():
-        space.start(pod, image, _SCRIPT, node=node, pull_secret=context.site.spec.registry.pull_secret)
+        space.start(pod, image, _SCRIPT, node=node)
     bad = [f"{pods[outcome.name]}: {outcome.trouble}" for outcome in space.wait(list(pods)) if outcome.trouble]
     closed = [name_of(node) for node in context.nodes if closed_by(node)]
     beside = f" (closed, not tried: {', '.join(closed)})" if closed else ""

@@ -80,7 +80,7 @@ def write(context: Context) -> Verdict:
     names = {f"storage-{_slug(name)}": name for name in classes_in_use(context)}
     for pod, storage_class in names.items():
         _claim(space, pod, storage_class)
-        space.start(pod, image, _SCRIPT, claim=pod, pull_secret=context.site.spec.registry.pull_secret)
+        space.start(pod, image, _SCRIPT, claim=pod)
     seen, bad = [], []
     for outcome in space.wait(list(names)):
         storage_class = names[outcome.name]
