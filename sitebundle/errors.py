@@ -73,7 +73,9 @@ class MxError(Exception):
 
 
 def _fill(template: str, fields: dict[str, Any]) -> str:
-    return string.Formatter().vformat(template, (), fields)
+    # An error inside an error's sentence loses its full stop: the template has one.
+    words = {name: value.message.rstrip(".") if isinstance(value, MxError) else value for name, value in fields.items()}
+    return string.Formatter().vformat(template, (), words)
 
 
 def _plain(value: Any) -> Any:
@@ -287,7 +289,7 @@ class StackInvalid(LockError):
 
     id = "stack-invalid"
     exit_code = 30
-    hint = "See docs/reference/stack-format.md for what each entry may hold."
+    hint = "docs/reference/stack-format.md and images-lock.md say what it may hold; for mirrors docs/guide/builder.md."
 
 
 class LockStale(LockError):

@@ -25,6 +25,7 @@ class Journal:
         self.path = path
         self.records = records
         self._file = file
+        self._is_empty = not records
 
     @classmethod
     def open(cls, path: Path, purpose: str) -> Journal:
@@ -46,6 +47,7 @@ class Journal:
             journal = cls(path, file, records[1:])
             if not records:
                 journal.append({"purpose": purpose})
+                journal._is_empty = True
         except BaseException:
             os.close(file)
             raise
@@ -53,6 +55,7 @@ class Journal:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line, in one write. Raises OSError."""
+        self._is_empty = False
         os.write(self._file, (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode())
 
     def remove(self) -> None:
@@ -72,6 +75,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._is_empty:
+            self.remove()  # Nothing was done: there is nothing to go on with.
         self.close()
 
 

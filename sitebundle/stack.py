@@ -200,8 +200,10 @@ def read_stack(path: Path) -> Stack:
     """Read and check a `stack.yaml`. Raises StackInvalid with the place of the first fault."""
     try:
         return Stack.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as fault:
-        raise StackInvalid(path=path, detail=str(fault)) from fault
+    except OSError as fault:
+        raise StackInvalid(path=path, detail=fault.strerror or str(fault)) from fault
+    except yaml.YAMLError as fault:
+        raise StackInvalid(path=path, detail=" ".join(str(fault).split())) from fault
     except ValidationError as fault:
         first = fault.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -76,7 +76,9 @@ class Mirrors:
                 if host not in hosts
             }
             return cls(hosts=hosts, files={k.rstrip("/"): v.rstrip("/") for k, v in _strings(text, "files").items()})
-        except (OSError, ValueError) as fault:
+        except OSError as fault:
+            raise StackInvalid(path=path, detail=fault.strerror or str(fault)) from fault
+        except ValueError as fault:
             raise StackInvalid(path=path, detail=str(fault)) from fault
 
     def endpoint(self, host: str) -> Endpoint:

@@ -88,7 +88,7 @@ def public_key_of(private_key: Path) -> PublicKey:
 
 
 def generate_key(path: Path, comment: str) -> PublicKey:
-    """Make an Ed25519 key: `path` in OpenSSH's form, mode 0600, and `path`.pub. Raises KeyUnusable, OSError."""
+    """Make an Ed25519 key: `path` in OpenSSH's form, mode 0600, and `path`.pub. Raises KeyUnusable."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -96,11 +96,14 @@ def generate_key(path: Path, comment: str) -> PublicKey:
     for taken in (path, public_path):
         if taken.exists() or taken.is_symlink():
             raise KeyUnusable(path=path, detail=f"{taken} is there already, and a key is never overwritten")
-    path.parent.mkdir(parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
     public = ed25519_public(key.public_key().public_bytes_raw())
-    write_durably(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), mode=0o600)
-    write_durably(public_path, f"{public.line} {comment}\n".encode())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), mode=0o600)
+        write_durably(public_path, f"{public.line} {comment}\n".encode())
+    except OSError as fault:
+        raise KeyUnusable(path=path, detail=f"it cannot be written: {fault.strerror or fault}") from fault
     return public
 
 

@@ -286,7 +286,15 @@ def test_a_lost_manifest_is_named_with_who_needs_it(place: Place) -> None:
     assert done.returncode == 33
     assert "ghcr.io/little/b:1" in done.stderr
     assert "Deployment/little/app" in done.stderr
-    assert not place.output.exists()
+    assert ".." not in done.stderr.replace("...", "")
+    assert list(place.output.parent.iterdir()) == []
+
+
+def test_a_time_that_is_none_is_a_wrong_command_line(place: Place) -> None:
+    environment = {**place.environment(), "SOURCE_DATE_EPOCH": "yesterday"}
+    done = subprocess.run(place.command("build"), env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "SOURCE_DATE_EPOCH" in done.stderr
 
 
 def test_a_registry_that_changes_content_is_named_and_nothing_of_it_is_used(place: Place) -> None:
@@ -371,7 +379,7 @@ def test_a_changed_chart_makes_the_lock_stale(place: Place) -> None:
     done = place.build()
     assert done.returncode == 31
     assert "release app" in done.stderr
-    assert not place.output.exists()
+    assert list(place.output.parent.iterdir()) == []
 
 
 def test_a_program_that_was_never_locked_makes_the_lock_stale(place: Place) -> None:

@@ -71,6 +71,13 @@ def test_a_key_is_made_once(key: Path) -> None:
     assert "never overwritten" in done.stderr
 
 
+def test_a_key_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = mxbundle("keygen", tmp_path / "file" / "key")
+    assert done.returncode == 19
+    assert "cannot be written" in done.stderr
+
+
 def test_a_damaged_bundle_names_the_member(bundle: Path) -> None:
     content = bytearray(bundle.read_bytes())
     content[-300_000] ^= 1

@@ -48,6 +48,12 @@ def test_an_error_can_be_rendered_for_people_and_for_machines(leaf: type[MxError
     assert (line["error"], line["exit_code"]) == (leaf.id, leaf.exit_code)
 
 
+def test_an_error_inside_an_error_has_no_full_stop_of_its_own() -> None:
+    inner = errors.RegistryUnreachable(registry="r", detail="no route")
+    outer = errors.BlobUnfetchable(digest="d", reference="a:1", detail=inner, needed_by="x")
+    assert outer.message == "Blob d of a:1 cannot be fetched: r does not answer: no route. Needed by x."
+
+
 def test_a_second_error_cannot_take_an_id_or_an_exit_code() -> None:
     taken = LEAVES[0]
     with pytest.raises(TypeError, match=taken.id):

@@ -45,6 +45,19 @@ def test_a_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> Non
     Journal.open(tmp_path / "x.journal", "one").close()
 
 
+def test_a_failure_before_anything_was_done_leaves_no_journal_and_a_later_one_does(tmp_path: Path) -> None:
+    def fail(*records: dict[str, int]) -> None:
+        with Journal.open(tmp_path / "x.journal", "one") as journal:
+            for record in records:
+                journal.append(record)
+            raise KeyboardInterrupt
+
+    for records, left in (((), []), (({"a": 1},), ["x.journal"]), ((), ["x.journal"])):
+        with pytest.raises(KeyboardInterrupt):
+            fail(*records)
+        assert [path.name for path in tmp_path.iterdir()] == left
+
+
 def test_a_finished_journal_is_gone_and_its_lock_with_it(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "x.journal", "one")
     journal.remove()

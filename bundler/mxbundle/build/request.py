@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,6 @@ from pathlib import Path
 
 from mxbundle.lock.model import Lock
 from sitebundle.digest import Digest
-from sitebundle.errors import StackInvalid
 from sitebundle.manifest import FORMAT
 
 FETCHES = 6
@@ -54,16 +52,6 @@ class BuildRequest:
             "created": self.created_at(lock),
         }
         return Digest.of(json.dumps(decides, sort_keys=True).encode())
-
-
-def epoch_from_environment() -> int | None:
-    """SOURCE_DATE_EPOCH, None when it is not set. Raises StackInvalid when it is no number of seconds."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    if not text.isdecimal():
-        raise StackInvalid(path="SOURCE_DATE_EPOCH", detail=f"{text[:40]!r} is no number of seconds")
-    return int(text)
 
 
 def stack_files(manifests: Path) -> Iterator[tuple[str, Path]]:

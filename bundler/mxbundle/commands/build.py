@@ -52,6 +52,15 @@ if TYPE_CHECKING:
 )
 @click.option("--helm", type=click.Path(path_type=Path), help="The helm binary. [default: $MXBUNDLE_HELM, PATH]")
 @click.option("--fetches", type=click.IntRange(1, 32), default=6, show_default=True, help="Blobs under way at a time.")
+@click.option(
+    "--source-date-epoch",
+    "epoch",
+    type=click.IntRange(min=0),
+    envvar="SOURCE_DATE_EPOCH",
+    metavar="SECONDS",
+    show_envvar=True,
+    help="The time that the archive bears; the clock then stays out of the attestations.",
+)
 @click.option("--source-commit", metavar="COMMIT", help="Recorded in the attestations.")
 @click.option("--dry-run", is_flag=True, help="Check the lock, say what would be fetched, and write nothing.")
 @click.pass_obj
@@ -68,6 +77,7 @@ def command(
     key: Path | None,
     helm: Path | None,
     fetches: int,
+    epoch: int | None,
     source_commit: str | None,
     dry_run: bool,
 ) -> None:
@@ -78,13 +88,11 @@ def command(
     import time
 
     from mxbundle.build import BuildRequest, build, preview
-    from mxbundle.build.request import epoch_from_environment
     from mxbundle.lock.model import read_lock
     from sitebundle.helm import Helm
     from sitebundle.oci.endpoint import Mirrors
     from sitebundle.oci.upstream import Upstream
 
-    epoch = epoch_from_environment()
     request = BuildRequest(
         manifests=manifests,
         output=output,

@@ -6,7 +6,6 @@ Not here: how a reference becomes a digest (`resolve`). The format: docs/referen
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
+from sitebundle.atomic import write_durably
 from sitebundle.digest import Digest
-from sitebundle.errors import LockStale, StackInvalid
+from sitebundle.errors import BundleUnwritable, LockStale, StackInvalid
 from sitebundle.manifest import Value
 from sitebundle.oci.descriptor import Descriptor
 
@@ -152,17 +152,12 @@ def read_lock(path: Path) -> Lock:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write `lock` to `path`, whole or not at all (temporary file, sync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write `lock` to `path`, whole or not at all. Raises BundleUnwritable."""
     try:
-        with temporary.open("wb") as file:
-            file.write(lock.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, lock.to_bytes())
+    except OSError as fault:
+        raise BundleUnwritable(path=path, detail=fault.strerror or str(fault)) from fault
 
 
 def _lines(lock: Lock) -> Iterator[str]:

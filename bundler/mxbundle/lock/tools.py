@@ -48,7 +48,9 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
         for tool in tools:
             _ = tool.pinned
         return tools
-    except (OSError, yaml.YAMLError, ValidationError, ValueError) as fault:
+    except OSError as fault:
+        raise StackInvalid(path=path, detail=fault.strerror or str(fault)) from fault
+    except (yaml.YAMLError, ValidationError, ValueError) as fault:
         raise StackInvalid(path=path, detail=" ".join(str(fault).split())) from fault
 
 

@@ -7,7 +7,7 @@ from mxbundle.lock.compute import changes
 from mxbundle.lock.model import Lock, LockedImage, LockedPlatform, LockedTool, read_lock, write_lock
 
 from sitebundle.digest import Digest
-from sitebundle.errors import LockStale, StackInvalid
+from sitebundle.errors import BundleUnwritable, LockStale, StackInvalid
 from sitebundle.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 
 LIBZSTD = "1.5.7"
@@ -97,6 +97,12 @@ def test_another_compressor_is_shown_as_a_change() -> None:
     before, after = (Lock(libzstd=version) for version in ("1.5.6", "1.5.7"))
     assert [str(change) for change in changes(before, after)] == ["tool libzstd moved from 1.5.6 to 1.5.7"]
     assert [str(change) for change in changes(None, after)] == ["new tool libzstd"]
+
+
+def test_a_lock_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleUnwritable):
+        write_lock(Lock(libzstd=LIBZSTD), tmp_path / "file" / "images.lock")
 
 
 def test_a_missing_lock_says_to_run_lock(tmp_path: Path) -> None:
