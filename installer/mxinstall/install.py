@@ -6,8 +6,8 @@ Not here: how a stage does its work; what the person is asked with (the command 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,10 @@ _REMOVE_SECONDS = 300
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for. `confirm` is shown the plan and says whether to go on."""
+    """What the operator asked for. `confirm` is shown the plan and says whether to go on.
+
+    skip: preflight checks that are left out, with the operator's reasons; the journal keeps them.
+    """
 
     bundle: Path
     confirm: Callable[[Plan], bool]
@@ -48,6 +51,7 @@ class Request:
     kubeconfig: Path | None = None
     take_over: bool = False
     prove: bool = True
+    skip: Mapping[str, str] = field(default_factory=dict)
 
 
 def install(request: Request, sink: Sink, report: RunReport) -> None:
@@ -71,9 +75,9 @@ def look_ahead(
 
 def _install(request: Request, sink: Sink, report: RunReport) -> None:
     with open_site(request.bundle, request.site_file, request.allowed_signers, request.kubeconfig, sink) as opening:
-        _note_facts(opening, report)
+        _note_facts(opening, request, report)
         helm = carried_tool(opening.reader, "helm", opening.state / "bin")
-        _preflight(opening, opening.operator, sink, active=False)
+        _preflight(opening, opening.operator, request, sink, active=False)
         if _is_there_already(opening, helm, sink, report):
             report.outcome = "nothing-to-do"
             return
@@ -81,12 +85,12 @@ def _install(request: Request, sink: Sink, report: RunReport) -> None:
             report.facts["epoch"] = held.epoch
             if not _continues(opening, held.cluster):
                 _push_probe(opening, sink)
-                _preflight(opening, held.cluster, sink, active=True)
+                _preflight(opening, held.cluster, request, sink, active=True)
             plan = _plan(opening, held.cluster, helm, sink, report)
             if not request.confirm(plan):
                 report.outcome = "declined"
                 return
-            journal = _begin(opening, held)
+            journal = _begin(opening, held, request)
             with journal.step("seed"):
                 _seed(opening, sink)
             changed = _deploy(opening, held, journal, plan, helm, sink)
@@ -99,20 +103,21 @@ def _install(request: Request, sink: Sink, report: RunReport) -> None:
             report.outcome = "installed"
 
 
-def _note_facts(opening: Opening, report: RunReport) -> None:
+def _note_facts(opening: Opening, request: Request, report: RunReport) -> None:
     manifest, admission = opening.reader.manifest, opening.admission
     report.facts |= {
         "generation": manifest.generation,
         "manifest": str(admission.entry.digest),
         "site": opening.site.name,
         "site_file": str(opening.site_file),
+        "skipped_checks": dict(request.skip),
     }
 
 
-def _preflight(opening: Opening, cluster: Cluster, sink: Sink, *, active: bool) -> None:
+def _preflight(opening: Opening, cluster: Cluster, request: Request, sink: Sink, *, active: bool) -> None:
     from mxinstall.preflight import context_for, run
 
-    run(context_for(opening, cluster), active, sink).require()
+    run(context_for(opening, cluster), active, sink, skip=request.skip).require()
 
 
 def _push_probe(opening: Opening, sink: Sink) -> None:
@@ -161,7 +166,7 @@ def _plan(opening: Opening, cluster: Cluster, helm: Path, sink: Sink, report: Ru
     return plan
 
 
-def _begin(opening: Opening, held: Hold) -> Journal:
+def _begin(opening: Opening, held: Hold, request: Request) -> Journal:
     """The admission first: from the first change on, an older generation is refused, whatever happens after."""
     from mxinstall.trust import record_admission
 
@@ -178,6 +183,7 @@ def _begin(opening: Opening, held: Hold) -> Journal:
         images={name: list(digests) for name, digests in locked_digests(manifest).items()},
         site=opening.site.as_mapping(),
         stack=opening.carried.stack.model_dump(mode="json", by_alias=True),
+        skipped_checks=dict(request.skip),
     )
     return Journal.open(held.cluster, account, held.epoch)
 

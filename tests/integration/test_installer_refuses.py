@@ -224,3 +224,12 @@ def test_a_fingerprint_that_differs_trusts_nothing(host: Host) -> None:
     done = host.run("trust", "add", "--fingerprint", "SHA256:" + "A" * 43, host.folder / "builder.pub")
     refused(host, done, "trust-fingerprint-differs", 27)
     assert not host.store.exists()
+
+
+@pytest.mark.parametrize("given", ["clock.host", "clock.host=", "clock.host= "])
+@pytest.mark.parametrize("command", ["install", "preflight"])
+def test_a_check_is_not_left_out_without_a_reason(host: Host, command: str, given: str) -> None:
+    host.trust()
+    done = host.run(command, "--bundle", host.bundle, "--skip", given)
+    refused(host, done, "usage", 2)
+    assert "the reason is kept" in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mxinstall.commands.options import bundle_options, kubeconfig_option
+from mxinstall.commands.options import bundle_options, kubeconfig_option, skip_option
 from sitebundle.cli import Session
 
 
@@ -16,6 +16,7 @@ from sitebundle.cli import Session
 @click.option("--yes", is_flag=True, help="Do not ask before the first change.")
 @click.option("--take-over", is_flag=True, help="Fence off another installer that holds the site.")
 @click.option("--no-proof", is_flag=True, help="Leave the proof out; the generation is committed without it.")
+@skip_option
 @click.option("--report", "report_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a run report.")
 @click.pass_obj
 def command(
@@ -27,6 +28,7 @@ def command(
     yes: bool,
     take_over: bool,
     no_proof: bool,
+    skip: dict[str, str],
     report_file: Path | None,
 ) -> None:
     """Verify, look, ask, seed, deploy, audit and prove. Stop it anywhere and run it again."""
@@ -49,6 +51,7 @@ def command(
         kubeconfig=kubeconfig,
         take_over=take_over,
         prove=not no_proof,
+        skip=skip,
     )
     report = RunReport(str(bundle))
     try:

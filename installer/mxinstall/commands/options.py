@@ -29,3 +29,16 @@ def kubeconfig_option(function: F) -> F:
     return click.option("--kubeconfig", type=path, help="The operator's own; else $KUBECONFIG, ~/.kube/config.")(
         function
     )
+
+
+def skip_option(function: F) -> F:
+    """--skip ID=REASON, as a mapping."""
+
+    def read(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+        reasons = dict(part.partition("=")[::2] for part in given)
+        if not all(reason.strip() for reason in reasons.values()):
+            raise click.UsageError("--skip wants ID=REASON: the reason is kept with the result", ctx)
+        return reasons
+
+    text = "Leave a preflight check out, and say why (may be repeated)."
+    return click.option("--skip", multiple=True, metavar="ID=REASON", callback=read, help=text)(function)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mxinstall.commands.options import kubeconfig_option
+from mxinstall.commands.options import kubeconfig_option, skip_option
 from sitebundle.cli import Session
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -18,7 +18,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--allowed-signers", type=_FILE, help="The trust store; else /etc/mxinstall/allowed_signers.")
 @click.option("--active", is_flag=True, help="Also try on the nodes, in a namespace that is removed again.")
 @click.option("--only", multiple=True, metavar="ID", help="Make this check alone (may be repeated).")
-@click.option("--skip", multiple=True, metavar="ID=REASON", help="Leave a check out, and say why (may be repeated).")
+@skip_option
 @click.option("--list", "list_", is_flag=True, help="List the checks and leave.")
 @click.option("--explain", metavar="ID", help="Say what a check protects and needs, and leave.")
 @kubeconfig_option
@@ -30,7 +30,7 @@ def command(
     allowed_signers: Path | None,
     active: bool,
     only: tuple[str, ...],
-    skip: tuple[str, ...],
+    skip: dict[str, str],
     list_: bool,
     explain: str | None,
     kubeconfig: Path | None,
@@ -48,10 +48,7 @@ def command(
         return
     if bundle is None:
         raise click.UsageError("--bundle FILE is needed: what is checked follows from the bundle")
-    reasons = dict(part.partition("=")[::2] for part in skip)
-    if not all(reasons.values()):
-        raise click.UsageError("--skip wants ID=REASON: the reason is kept with the result")
-    question = Question(bundle, site_file, allowed_signers, kubeconfig, active, only, reasons)
+    question = Question(bundle, site_file, allowed_signers, kubeconfig, active, only, skip)
     with session.sink() as sink:
         report = preflight_alone(question, sink)
     session.out(report.as_json(), faces.render(report))

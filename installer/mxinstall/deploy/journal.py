@@ -35,7 +35,7 @@ class Account:
     """What is known of one generation. `runs` counts the installers that worked on it.
 
     `images` is what the audit compares with, `site` and `stack` are the files as they were used: whoever looks later
-    needs no bundle. None of them holds a secret value.
+    needs no bundle. None of them holds a secret value. `skipped_checks` is what preflight left out, and why.
     """
 
     generation: int
@@ -50,6 +50,7 @@ class Account:
     images: dict[str, list[str]] = field(default_factory=dict)
     site: dict[str, Any] = field(default_factory=dict)
     stack: dict[str, Any] = field(default_factory=dict)
+    skipped_checks: dict[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
