@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mxbundle import options
 from sitebundle.cli import Session
 
 if TYPE_CHECKING:
@@ -14,26 +15,9 @@ if TYPE_CHECKING:
 
 
 @click.command("build", short_help="Fetch what images.lock names straight into site.tar.zst.")
-@click.option(
-    "--manifests",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path("manifests"),
-    show_default=True,
-    help="The stack's definition.",
-)
-@click.option(
-    "--lock",
-    "lock_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("images.lock"),
-    show_default=True,
-    help="What to fetch.",
-)
-@click.option(
-    "--mirrors",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML: which endpoint answers for an upstream host or URL.",
-)
+@options.manifests
+@options.lock
+@options.mirrors
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -43,14 +27,14 @@ if TYPE_CHECKING:
 )
 @click.option("--generation", type=click.IntRange(min=1), default=1, show_default=True, help="A site never goes back.")
 @click.option("--profile", default="demo", show_default=True, help="The profile whose releases are carried.")
-@click.option("--platform", "platforms", multiple=True, default=("linux/amd64",), show_default=True, metavar="OS/ARCH")
+@options.platforms
 @click.option("--name", default="site", show_default=True, help="What the bundle is called inside.")
 @click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Sign with this key at the end (a .pub file: by agent or token).",
 )
-@click.option("--helm", type=click.Path(path_type=Path), help="The helm binary. [default: $MXBUNDLE_HELM, PATH]")
+@options.helm
 @click.option("--fetches", type=click.IntRange(1, 32), default=6, show_default=True, help="Blobs under way at a time.")
 @click.option(
     "--source-date-epoch",
@@ -98,7 +82,7 @@ def command(
         output=output,
         generation=generation,
         profile=profile,
-        platforms=tuple(dict.fromkeys(platforms)),
+        platforms=platforms,
         name=name,
         created=epoch,
         fetches=fetches,

@@ -6,38 +6,22 @@ from pathlib import Path
 
 import click
 
+from mxbundle import options
 from sitebundle.cli import Session
 
 
 @click.command("lock", short_help="Pin every image, chart, CRD and tool of the stack in images.lock.")
-@click.option(
-    "--manifests",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path("manifests"),
-    show_default=True,
-    help="The stack's definition.",
-)
-@click.option(
-    "--lock",
-    "path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("images.lock"),
-    show_default=True,
-    help="The file to write.",
-)
-@click.option(
-    "--mirrors",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML: which endpoint answers for an upstream host or URL.",
-)
+@options.manifests
+@options.lock
+@options.mirrors
 @click.option(
     "--tools",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Programs for the dark site. [default: MANIFESTS/tools.yaml]",
 )
-@click.option("--platform", "platforms", multiple=True, default=("linux/amd64",), show_default=True, metavar="OS/ARCH")
+@options.platforms
 @click.option("--profile", "profiles", multiple=True, help="Only what this profile needs. [default: all of the stack]")
-@click.option("--helm", type=click.Path(path_type=Path), help="The helm binary. [default: $MXBUNDLE_HELM, PATH]")
+@options.helm
 @click.option("--kube-version", default=None, help="The Kubernetes version that charts are rendered for.")
 @click.option("--keep", is_flag=True, help="Keep every image and tool that the lock has; resolve only what is new.")
 @click.option("--check", is_flag=True, help="Write nothing; fail when the lock would change.")
@@ -45,7 +29,7 @@ from sitebundle.cli import Session
 def command(
     session: Session,
     manifests: Path,
-    path: Path,
+    lock_path: Path,
     mirrors: Path | None,
     tools: Path | None,
     platforms: tuple[str, ...],
@@ -70,18 +54,18 @@ def command(
     request = Request(
         manifests=manifests,
         tools=tools or manifests / "tools.yaml",
-        platforms=tuple(dict.fromkeys(platforms)),
+        platforms=platforms,
         profiles=profiles,
         kube_version=kube_version or KUBE_VERSION,
         keep=keep,
     )
-    previous = read_lock(path) if path.exists() else None
+    previous = read_lock(lock_path) if lock_path.exists() else None
     with session.sink() as sink:
         upstream = Upstream(Mirrors.read(mirrors), sink)
         lock = compute_lock(request, upstream, Helm.find(helm), sink, previous)
     if check:
-        require_fresh(previous, lock, path)
+        require_fresh(previous, lock, lock_path)
     else:
-        write_lock(lock, path)
-    summary = Summary.of(lock, changes(previous, lock), path)
+        write_lock(lock, lock_path)
+    summary = Summary.of(lock, changes(previous, lock), lock_path)
     session.out(summary.as_json(), str(summary))

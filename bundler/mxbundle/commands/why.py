@@ -6,26 +6,20 @@ from pathlib import Path
 
 import click
 
+from mxbundle import options
 from sitebundle.cli import Session
 
 
 @click.command("why", short_help="Say which release, object and field needs an image.")
 @click.argument("image")
-@click.option(
-    "--lock",
-    "path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("images.lock"),
-    show_default=True,
-    help="The lock to read.",
-)
+@options.lock
 @click.pass_obj
-def command(session: Session, image: str, path: Path) -> None:
+def command(session: Session, image: str, lock_path: Path) -> None:
     """Say which release, object and field needs IMAGE: a reference, a name without tag, or any digest of it."""
     from mxbundle.lock.model import read_lock
     from mxbundle.lock.why import why
 
-    for answer in why(read_lock(path), image):
+    for answer in why(read_lock(lock_path), image):
         found = answer.image
         lines = [f"{found.reference}@{found.digest}"]
         lines += [f"  ({answer.matched})"] if answer.matched != "the image" else []
