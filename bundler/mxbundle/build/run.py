@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mxbundle.build import gather
 from mxbundle.build.check import Checked, check, require_buildable
-from mxbundle.build.fill import fill
+from mxbundle.build.fill import Filled, fill
 from mxbundle.build.finished import finished
 from mxbundle.build.plan import OCI_LAYOUT, BlobPlan, image_entries, index_json, plan_blobs
 from mxbundle.build.provenance import Provenance, attestations
@@ -81,18 +81,7 @@ def build(
         signed_by = _signed(part, key, sink)
         rename_durably(part, request.output)
         journal.remove()
-    return BuildReport(
-        output=request.output,
-        manifest_digest=manifest.digest,
-        generation=manifest.generation,
-        images=len(manifest.images),
-        archive_bytes=request.output.stat().st_size,
-        layer_bytes=blobs.layer_bytes,
-        fetched_bytes=filled.fetched_bytes,
-        kept_bytes=filled.kept_bytes,
-        seconds=time.monotonic() - started,
-        signed_by=signed_by,
-    )
+    return _report(request.output, manifest, blobs.layer_bytes, filled, signed_by, started)
 
 
 def preview(
@@ -151,18 +140,31 @@ def _already_built(
         with Journal.open(journal, provenance.request) as left:
             left.remove()
     layer_bytes = _plan(lock, manifest).layer_bytes
+    kept = Filled(fetched_bytes=0, kept_bytes=layer_bytes)
+    return _report(request.output, manifest, layer_bytes, kept, signed_by, started, changed=False)
+
+
+def _report(
+    output: Path,
+    manifest: BundleManifest,
+    layer_bytes: int,
+    filled: Filled,
+    signed_by: str | None,
+    started: float,
+    changed: bool = True,
+) -> BuildReport:
     return BuildReport(
-        output=request.output,
+        output=output,
         manifest_digest=manifest.digest,
         generation=manifest.generation,
         images=len(manifest.images),
-        archive_bytes=request.output.stat().st_size,
+        archive_bytes=output.stat().st_size,
         layer_bytes=layer_bytes,
-        fetched_bytes=0,
-        kept_bytes=layer_bytes,
+        fetched_bytes=filled.fetched_bytes,
+        kept_bytes=filled.kept_bytes,
         seconds=time.monotonic() - started,
         signed_by=signed_by,
-        changed=False,
+        changed=changed,
     )
 
 
