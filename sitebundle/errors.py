@@ -205,7 +205,7 @@ class NoTrustYet(TrustError):
     exit_code = 20
     hint = (
         "Compare the fingerprint that you were given on a separate way, then run: "
-        "mxinstall trust add --fingerprint SHA256:… BUILDER.pub"
+        "mxinstall trust add --fingerprint SHA256:… BUILDER.pub --allowed-signers {store}"
     )
 
 
@@ -430,7 +430,7 @@ class ClusterUnreachable(SiteError):
 
 
 class PreflightFailed(SiteError):
-    """{count} preflight checks failed: {checks}."""
+    """Preflight checks failed ({count}): {checks}."""
 
     id = "preflight-failed"
     exit_code = 52
@@ -504,6 +504,14 @@ class StorageClassMissing(SiteError):
     id = "storage-class-missing"
     exit_code = 63
     hint = "Install a storage provisioner, or name an existing class in site.yaml: spec.storage. Nothing was changed."
+
+
+class ClusterTooSmall(SiteError):
+    """The cluster is too small: {seen}, but {wanted} is needed."""
+
+    id = "cluster-too-small"
+    exit_code = 60
+    hint = "Add nodes or memory, or choose a smaller profile in site.yaml: spec.profile. Nothing was changed."
 
 
 class PreflightNotChecked(SiteError):

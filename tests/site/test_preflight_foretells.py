@@ -103,7 +103,7 @@ def test_a_passive_run_is_no_pass(site_file: Callable[[dict[str, Any]], Path]) -
 
 def test_a_storage_class_that_does_not_exist_is_named(site_file: Callable[[dict[str, Any]], Path]) -> None:
     code, found = preflight(site_file({"storage": {"database": "golden"}}), "--active")
-    assert code == 52
+    assert code == 63
     assert found["storage.classes"]["status"] == "fail"
     assert "golden (spec.storage.database)" in found["storage.classes"]["seen"]
     assert "fast" in found["storage.classes"]["seen"]
@@ -112,14 +112,14 @@ def test_a_storage_class_that_does_not_exist_is_named(site_file: Callable[[dict[
 
 def test_a_cluster_that_is_too_small_for_the_profile_is_told(site_file: Callable[[dict[str, Any]], Path]) -> None:
     code, found = preflight(site_file({"profile": "small"}))
-    assert code == 52
+    assert code == 60
     assert found["nodes.room"]["status"] == "fail"
     assert "2 usable nodes" in found["nodes.room"]["seen"] or "free" in found["nodes.room"]["seen"]
 
 
 def test_a_port_that_somebody_has_is_told_with_who(site_file: Callable[[dict[str, Any]], Path], listener: str) -> None:
     code, found = preflight(site_file({"registry": {"push": listener, "pull": listener}}))
-    assert code == 52
+    assert code == 53
     assert found["registry.address"]["status"] == "fail"
     assert "(pid " in found["registry.address"]["seen"]
 

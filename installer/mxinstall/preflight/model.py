@@ -6,10 +6,10 @@ A check is declared once, in the file of its category under `checks/`; `@check(â
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sitebundle.errors import PreflightFailed, PreflightNotChecked
+from sitebundle.errors import MxError, PreflightFailed, PreflightNotChecked
 
 if TYPE_CHECKING:
     from mxinstall.preflight.context import Context
@@ -20,17 +20,26 @@ Severity = Literal["fail", "warn"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a probe found. `seen` and `expected` are for people; `todo` is empty when there is nothing to do."""
+    """What a probe found. `seen` and `expected` are for people; `todo` is empty when there is nothing to do.
+
+    error: what a failure is called, with an exit code of its own, where it alone stops an install.
+    """
 
     status: Status
     seen: str
     expected: str = ""
     todo: str = ""
+    error: MxError | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def judge(cls, good: bool, seen: str, expected: str, todo: str) -> Verdict:
+    def judge(cls, good: bool, seen: str, expected: str, todo: str, error: MxError | None = None) -> Verdict:
         """Pass, or fail with what to do."""
-        return cls("pass", seen, expected) if good else cls("fail", seen, expected, todo)
+        return cls("pass", seen, expected) if good else cls("fail", seen, expected, todo, error)
+
+    @property
+    def told(self) -> str:
+        """What was seen and, where it is wrong, what to do: for one line."""
+        return f"{self.seen}. To do: {self.todo}" if self.status in ("fail", "warn") and self.todo else self.seen
 
 
 Probe = Callable[["Context"], Verdict]
@@ -123,7 +132,10 @@ class Finding:
             "active": self.check.active,
             "seconds": round(self.seconds, 3),
             "skipped": self.skipped,
-            **asdict(self.verdict),
+            "status": self.verdict.status,
+            "seen": self.verdict.seen,
+            "expected": self.verdict.expected,
+            "todo": self.verdict.todo,
         }
 
 
@@ -149,12 +161,14 @@ class PreflightReport:
         }
 
     def require(self, *, complete: bool = False) -> None:
-        """Raise PreflightFailed, or PreflightNotChecked: what could not be checked is no pass.
+        """Raise PreflightFailed (or what the one failure is called), or PreflightNotChecked: that is no pass.
 
         Without `complete`, active checks may be missing from a passive run, since an install makes them later, and so
         may those that could only warn.
         """
         failed = self.of("fail")
+        if len(failed) == 1 and failed[0].verdict.error is not None:
+            raise failed[0].verdict.error
         if failed:
             raise PreflightFailed(count=len(failed), checks=", ".join(finding.check.id for finding in failed))
         missing = [f for f in self.of("not-checked") if complete or _blocks(f.check, self.active)]

@@ -59,7 +59,7 @@ def run(
                     STAGE,
                     finding.check.id,
                     "skipped" if finding.skipped else _STEP[verdict.status],
-                    detail or verdict.seen,
+                    detail or verdict.told,
                     finding.seconds,
                 )
             )

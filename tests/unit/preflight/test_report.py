@@ -12,7 +12,7 @@ from mxinstall.preflight.page import page
 from mxinstall.preflight.quantities import quantity, room_of_pod
 from mxinstall.preflight.report import catalogue, explain, render
 
-from sitebundle.errors import CheckUnknown, PreflightFailed, PreflightNotChecked
+from sitebundle.errors import CheckUnknown, PreflightFailed, PreflightNotChecked, StorageClassMissing
 from sitebundle.events import Event, Step, silent
 
 
@@ -40,6 +40,24 @@ def test_active_checks_may_wait_in_a_passive_run_but_not_in_a_complete_one() -> 
         passive.require(complete=True)
     with pytest.raises(PreflightNotChecked):
         PreflightReport((finding("not-checked", active=True),), active=True).require()
+
+
+def test_a_failure_that_stands_alone_has_its_own_name_and_exit_code(tmp_path: Path) -> None:
+    context = context_of({"storage_classes": ["bulk"]}, tmp_path)
+    alone = run(context, False, silent, only=["storage.classes"])
+    with pytest.raises(StorageClassMissing, match=r"no StorageClass standard .*; it has: bulk"):
+        alone.require()
+    both = PreflightReport((*alone.findings, finding("fail")))
+    with pytest.raises(PreflightFailed):
+        both.require()
+    assert alone.as_json()["findings"][0]["status"] == "fail"
+
+
+def test_the_line_of_a_failure_says_what_to_do(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(context_of({"storage_classes": ["bulk"]}, tmp_path), False, events.append, only=["storage.classes"])
+    (step,) = [event for event in events if isinstance(event, Step)]
+    assert "Name existing classes in site.yaml" in step.detail
 
 
 def test_what_could_only_warn_stops_no_install_when_it_could_not_be_looked_at() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mxinstall.preflight.context import Context, closed_by, is_ready, name_of
 from mxinstall.preflight.model import Verdict, check
 from mxinstall.preflight.quantities import Room, allocatable, first_that_does_not_fit, room_of_pod, workloads
+from sitebundle.errors import ClusterTooSmall
 
 
 @check(
@@ -91,17 +92,21 @@ def room(context: Context) -> Verdict:
     expected = f"at least {total} over {len(left)} nodes"
     todo = "Add nodes or memory, stop other workloads, or choose a smaller profile in site.yaml."
     if not free.fits(total):
-        return Verdict("fail", f"free: {free}", expected, todo)
+        return _too_small(f"free: {free}", expected, todo)
     too_large = [w for w in wanted if w.count > 0 and not any(place.fits(w.pod) for place in left.values())]
     if too_large:
         largest = too_large[0]
-        return Verdict("fail", f"no node has room for one pod of {largest.name} ({largest.pod})", expected, todo)
+        return _too_small(f"no node has room for one pod of {largest.name} ({largest.pod})", expected, todo)
     crowded = [w for w in wanted if w.apart and w.count > len(left)]
     if crowded:
         first = crowded[0]
         seen = f"{len(left)} usable nodes, but {first.name} wants {first.count} pods on as many nodes"
-        return Verdict("fail", seen, expected, todo)
+        return _too_small(seen, expected, todo)
     homeless = first_that_does_not_fit(wanted, left)
     if homeless is not None:
         return Verdict("warn", f"free: {free}, but {homeless.name} may find no place", expected, todo)
     return Verdict("pass", f"free: {free}", expected)
+
+
+def _too_small(seen: str, expected: str, todo: str) -> Verdict:
+    return Verdict("fail", seen, expected, todo, ClusterTooSmall(seen=seen, wanted=expected))

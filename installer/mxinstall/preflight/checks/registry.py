@@ -11,7 +11,7 @@ from mxinstall.preflight.context import Context, closed_by, name_of
 from mxinstall.preflight.model import Verdict, check
 from mxinstall.registry import listener_at, plan_for, status
 from mxinstall.seed import connect, needed_bytes, plan_seed, probe_image, probe_reference
-from sitebundle.errors import RegistryRefused, RegistryUnreachable
+from sitebundle.errors import DiskTooSmall, PortTaken, RegistryRefused, RegistryUnreachable
 
 _GIB = 2**30
 PULL_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
@@ -39,6 +39,7 @@ def disk(context: Context) -> Verdict:
         seen=f"{free / _GIB:.1f} GiB free below {place}",
         expected=f"at least {needed / _GIB:.2f} GiB",
         todo="Free some space, or set MXINSTALL_STATE to a directory on a larger disk.",
+        error=DiskTooSmall(path=place, free_bytes=free, needed_bytes=needed),
     )
 
 
@@ -59,6 +60,7 @@ def address(context: Context) -> Verdict:
             seen=f"our registry runs (pid {ours.pid})" if found.pid == ours.pid else str(found),
             expected=f"{plan.address} free, or held by our own registry",
             todo="Stop what listens there, or choose another port in site.yaml: spec.registry.push and .pull.",
+            error=PortTaken(address=plan.address, detail=str(found)),
         )
     family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

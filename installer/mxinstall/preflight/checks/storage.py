@@ -9,6 +9,7 @@ from mxinstall.preflight.context import Context, name_of
 from mxinstall.preflight.model import Verdict, check
 from mxinstall.preflight.probes import ProbeSpace
 from mxinstall.seed import probe_image, probe_reference
+from sitebundle.errors import StorageClassMissing
 
 _FIELDS = ("database", "objects", "default")
 _PROBE_SIZE = "64Mi"
@@ -61,6 +62,7 @@ def classes(context: Context) -> Verdict:
         seen=f"missing: {', '.join(missing)}; there are: {', '.join(known) or 'none'}" if missing else ", ".join(known),
         expected=", ".join(classes_in_use(context)) or "none is used",
         todo="Name existing classes in site.yaml, or install the provisioner.",
+        error=StorageClassMissing(wanted=", ".join(missing), known=", ".join(known) or "none"),
     )
 
 
