@@ -17,7 +17,6 @@ AREA_BYTES: Final = 64 << 10
 """The fixed size of a signature area's content."""
 MANIFEST_LIMIT: Final = 16 << 20
 ATTESTATIONS_LIMIT: Final = 256 << 20
-VERSION_LIMIT: Final = 512
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from sitebundle.archive import frames, tarheader
 from sitebundle.archive.layout import Placement
 
 ENTRY_BYTES: Final = 12
-FRAME_LIMIT: Final = 1 << 20
-"""Frames that a table may list; far more than any bundle has."""
 
 _SKIPPABLE = 0x184D2A5E
 _MAGIC = 0x8F92EAB1
@@ -24,7 +22,6 @@ _ENTRY = struct.Struct("<II4s")
 _HEAD = struct.Struct("<II")
 _FOOT = struct.Struct("<IBI")
 
-FOOTER_BYTES: Final = _FOOT.size
 HEAD_BYTES: Final = _HEAD.size
 
 
