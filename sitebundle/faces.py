@@ -169,8 +169,18 @@ def _whole(face: Sink) -> Sink:
 def _live_face(stream: TextIO) -> Iterator[LiveFace]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        ProgressColumn,
+        SpinnerColumn,
+        Task,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.progress import Progress as Bars
+    from rich.table import Column
     from rich.text import Text
 
     class Title(ProgressColumn):
@@ -181,7 +191,16 @@ def _live_face(stream: TextIO) -> Iterator[LiveFace]:
         def render(self, task: Task) -> Text:
             return super().render(task) if task.total else Text("")
 
+    class Speed(TransferSpeedColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total else Text("")
+
+    class Remaining(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total else TimeElapsedColumn().render(task)
+
     console = Console(file=stream)
-    columns = (SpinnerColumn(), Title(), BarColumn(), Moved(), TimeElapsedColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
+    title = Title(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    columns = (SpinnerColumn(), title, BarColumn(bar_width=16), Moved(), Speed(), Remaining(compact=True))
+    with Bars(*columns, console=console, transient=True, expand=True) as bars:
         yield LiveFace(console, bars)
