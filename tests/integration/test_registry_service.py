@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +15,10 @@ from pathlib import Path
 import pytest
 import urllib3
 from mxinstall.registry import ServicePlan, ensure, status, stop
-from mxinstall.registry.service import has_systemd
+from mxinstall.registry.configuration import unit
 
 from darksite import binaries
 from sitebundle.errors import PortTaken, RegistryServiceFailed
-
-pytestmark = pytest.mark.skipif(has_systemd(), reason="this host has systemd: the supervisor is not what would run")
 
 
 def free_port() -> int:
@@ -165,3 +164,20 @@ def test_two_starts_at_once_leave_one_registry(plan: ServicePlan) -> None:
     seen = status(plan)
     assert seen.answers
     assert seen.restarts == 0
+
+
+@pytest.mark.parametrize("folder", ["plain", "with space and %n"])
+def test_systemd_takes_the_unit(tmp_path: Path, folder: str) -> None:
+    """Where systemd runs the host, it keeps the registry instead of our supervisor."""
+    binary = tmp_path / folder / "registry"
+    binary.parent.mkdir()
+    shutil.copy("/bin/true", binary)
+    file = tmp_path / "mxinstall-registry-north-1.service"
+    file.write_text(unit("north-1", binary, binary.with_name("config.yml")))
+    judged = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (judged.returncode, judged.stderr) == (0, "")
+    binary.unlink()
+    missing = subprocess.run(["systemd-analyze", "verify", "--man=no", file], capture_output=True, check=False)
+    assert missing.returncode != 0, "it did not look at the program that the unit names"

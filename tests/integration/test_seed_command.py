@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from mxinstall.registry.service import has_systemd
 from mxinstall.tools import host_platform
 from seedable import site_at, two_images
 
@@ -26,8 +25,6 @@ from sitebundle.manifest import Tool
 from sitebundle.signature import fingerprint, generate_key
 
 PROGRAM = Path(sys.executable).with_name("mxinstall")
-
-pytestmark = pytest.mark.skipif(has_systemd(), reason="this host has systemd: the test would leave a unit on it")
 
 
 class Host:

@@ -37,7 +37,7 @@ def render(address: str, storage: Path, secret: str) -> str:
 
 
 def unit(site: str, binary: Path, config: Path) -> str:
-    """The systemd unit of the carried registry."""
+    """The systemd unit of the carried registry. It is never given up: pods cannot be rescheduled without it."""
     environment = "\n".join(f"Environment={name}={value}" for name, value in ENVIRONMENT.items())
     return f"""\
 [Unit]
@@ -45,16 +45,21 @@ Description=Registry of the Matrix site {site}
 Documentation=https://distribution.github.io/distribution/
 After=network-online.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 {environment}
-ExecStart={binary} serve {config}
+ExecStart={_quoted(binary)} serve {_quoted(config)}
 Restart=always
 RestartSec=2
 NoNewPrivileges=true
 ProtectSystem=full
-PrivateTmp=true
 
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def _quoted(path: Path) -> str:
+    """A path as one word of a unit file, its % taken for nothing else (systemd.unit(5), SPECIFIERS)."""
+    return f'"{path}"'.replace("%", "%%")

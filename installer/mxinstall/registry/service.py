@@ -29,9 +29,12 @@ from sitebundle.errors import PortTaken, RegistryServiceFailed
 
 DIRECTORY = "registry"
 CONFIG = "config.yml"
+SUPERVISOR = "MXINSTALL_SUPERVISOR"
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
+_FORK_SECONDS = 30.0
+_SYSTEMCTL_SECONDS = 60.0
 _UNITS = Path("/etc/systemd/system")
 
 
@@ -123,6 +126,7 @@ def ensure(plan: ServicePlan) -> ServiceStatus:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             check=True,
+            timeout=_FORK_SECONDS,
             start_new_session=True,
         )
     return _await(plan)
@@ -170,7 +174,12 @@ def stop(plan: ServicePlan) -> bool:
 
 
 def has_systemd() -> bool:
-    """Whether systemd runs this host (sd_booted(3)) and a unit would live in our network namespace."""
+    """Whether systemd runs this host (sd_booted(3)) and a unit would live in our network namespace.
+
+    MXINSTALL_SUPERVISOR=own says no: for hosts where no unit may be written.
+    """
+    if os.environ.get(SUPERVISOR) == "own":
+        return False
     if not Path("/run/systemd/system").is_dir():
         return False
     try:
@@ -268,10 +277,13 @@ def _unit_path(plan: ServicePlan) -> Path:
 
 
 def _systemctl(plan: ServicePlan, *arguments: str) -> str:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        detail = f"systemctl {' '.join(arguments)}: {done.stderr.strip()}"
-        raise RegistryServiceFailed(address=plan.address, detail=detail, log=f"journalctl -u {_unit_path(plan).name}")
+    words = ["systemctl", *arguments]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS, check=True)
+    except (subprocess.SubprocessError, OSError) as fault:
+        said = fault.stderr.strip() if isinstance(fault, subprocess.CalledProcessError) else str(fault)
+        log = f"journalctl -u {_unit_path(plan).name}"
+        raise RegistryServiceFailed(address=plan.address, detail=f"{' '.join(words)}: {said}", log=log) from fault
     return done.stdout
 
 
