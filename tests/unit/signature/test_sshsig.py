@@ -4,7 +4,8 @@ import base64
 import hashlib
 import struct
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,6 +79,36 @@ def test_keys_of_ssh_keygen_sign_and_are_accepted(kind: str, bits: int, tmp_path
     assert judge(MESSAGE, [armored], allowed, NAMESPACE, NOW).fingerprint == public_key_of(path).fingerprint
     with pytest.raises(BadSignature):
         judge(MESSAGE + b"x", [armored], allowed, NAMESPACE, NOW)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A real ssh-agent of our own, which holds nothing yet."""
+    socket = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 10
+    while not socket.exists():
+        assert time.monotonic() < deadline, "ssh-agent does not listen"
+        time.sleep(0.01)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+    yield
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_key_that_only_an_agent_holds_signs_by_its_public_half(tmp_path: Path, store: Store) -> None:
+    held, public = tmp_path / "held", tmp_path / "held.pub"
+    generate_key(held, "held")
+    subprocess.run(["ssh-add", "-q", str(held)], check=True)
+    held.unlink()
+    armored = sign(MESSAGE, public, NAMESPACE)
+    assert (
+        judge(MESSAGE, [armored], store(line_of(held)), NAMESPACE, NOW).fingerprint == public_key_of(public).fingerprint
+    )
+    subprocess.run(["ssh-add", "-q", "-D"], check=True)
+    with pytest.raises(KeyUnusable, match=r"held\.pub"):
+        sign(MESSAGE, public, NAMESPACE)
 
 
 def test_a_sha256_signature_is_accepted(key: Path, store: Store) -> None:
