@@ -104,7 +104,8 @@ def test_a_key_that_only_an_agent_holds_signs_by_its_public_half(tmp_path: Path,
     held.unlink()
     armored = sign(MESSAGE, public, NAMESPACE)
     assert (
-        judge(MESSAGE, [armored], store(line_of(held)), NAMESPACE, NOW).fingerprint == public_key_of(public).fingerprint
+        judge(MESSAGE, [armored], store(line_of(public)), NAMESPACE, NOW).fingerprint
+        == public_key_of(public).fingerprint
     )
     subprocess.run(["ssh-add", "-q", "-D"], check=True)
     with pytest.raises(KeyUnusable, match=r"held\.pub"):
