@@ -507,7 +507,7 @@ class StorageClassMissing(SiteError):
 
 
 class ClusterTooSmall(SiteError):
-    """The cluster is too small: {seen}, but {wanted} is needed."""
+    """The cluster is too small: {seen}; needed: {wanted}."""
 
     id = "cluster-too-small"
     exit_code = 60
