@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,8 +291,29 @@ def test_a_lost_manifest_is_named_with_who_needs_it(place: Place) -> None:
     assert list(place.output.parent.iterdir()) == []
 
 
-def test_a_time_that_is_none_is_a_wrong_command_line(place: Place) -> None:
-    environment = {**place.environment(), "SOURCE_DATE_EPOCH": "yesterday"}
+def test_a_file_of_the_stack_that_no_bundle_can_name_is_refused(place: Place) -> None:
+    (place.manifests / "values" / "my values.yaml").write_text("{}\n")
+    done = place.build()
+    assert done.returncode == 30
+    assert "my values.yaml" in done.stderr
+
+
+def test_two_charts_of_one_name_that_differ_are_refused(place: Place) -> None:
+    twin = place.manifests / "charts" / "twin"
+    shutil.copytree(place.manifests / "charts" / "app", twin)
+    (twin / "values.yaml").write_text("images: {}\nmore: 1\n")
+    shutil.rmtree(twin / "crds")
+    with (place.manifests / "stack.yaml").open("a") as file:
+        file.write("  - {name: twin, namespace: little, chart: ./charts/twin, images: {a: images.a}}\n")
+    place.lock()
+    done = place.build()
+    assert done.returncode == 30, done.stderr
+    assert "different chart app 1.0.0" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["yesterday", str(8**11)])
+def test_a_time_that_no_archive_can_bear_is_a_wrong_command_line(moment: str, place: Place) -> None:
+    environment = {**place.environment(), "SOURCE_DATE_EPOCH": moment}
     done = subprocess.run(place.command("build"), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "SOURCE_DATE_EPOCH" in done.stderr

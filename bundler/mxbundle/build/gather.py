@@ -17,7 +17,8 @@ from mxbundle.lock.discover import FoundCrd
 from mxbundle.lock.materials import Materials
 from mxbundle.lock.model import LockedTool
 from mxbundle.lock.tools import opened_tool
-from sitebundle.archive import SmallMembers, WrongContent
+from sitebundle.archive import SmallMembers, WrongContent, names
+from sitebundle.digest import Digest
 from sitebundle.errors import (
     BlobCorrupt,
     BlobUnfetchable,
@@ -25,6 +26,7 @@ from sitebundle.errors import (
     RegistryRefused,
     RegistryUnreachable,
     SourceChanged,
+    StackInvalid,
 )
 from sitebundle.events import Progress, Sink
 from sitebundle.manifest import Chart, Crd, ManifestFile, Tool
@@ -35,24 +37,33 @@ _CHUNK = 1 << 20
 
 
 def add_stack(small: SmallMembers, files: Sequence[tuple[str, Path]]) -> None:
-    """The stack's definition, as it stands."""
+    """The stack's definition, as it stands. Raises StackInvalid for a file that no bundle can name."""
     for inside, path in files:
-        small.add(f"stack/{inside}", path.read_bytes())
+        member = f"stack/{inside}"
+        if not names.is_safe(member):
+            detail = "the names in a bundle have letters, digits and ._+@- only, and 240 bytes at most"
+            raise StackInvalid(path=path, detail=detail)
+        small.add(member, path.read_bytes())
 
 
 def add_materials(
     small: SmallMembers, materials: Materials, releases: Sequence[str]
 ) -> tuple[tuple[Chart, ...], tuple[ManifestFile, ...]]:
-    """The charts and published files of `releases`."""
+    """The charts and published files of `releases`. Raises StackInvalid for two charts of one name that differ."""
     charts, files = [], []
-    written: set[str] = set()
+    written: dict[str, Digest] = {}
     for release in sorted(releases):
         if release in materials.charts:
             packed = materials.charts[release]
             member = f"charts/{packed.name}-{packed.version}.tgz"
             if member not in written:
                 small.add(member, packed.content)
-                written.add(member)
+                written[member] = packed.digest
+            elif written[member] != packed.digest:
+                detail = (
+                    f"another release has a different chart {packed.name} {packed.version}; give it its own version"
+                )
+                raise StackInvalid(path=packed.source, detail=detail)
             charts.append(
                 Chart(release=release, name=packed.name, version=packed.version, member=member, digest=packed.digest)
             )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--source-date-epoch",
     "epoch",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 8**11 - 1),
     envvar="SOURCE_DATE_EPOCH",
     metavar="SECONDS",
     show_envvar=True,
