@@ -243,6 +243,30 @@ def test_helm_dies_with_a_killed_installer_and_the_next_one_goes_on(
     assert [revision.status for revision in revisions(operator, "slow", "default")] == ["deployed"]
 
 
+def test_a_takeover_that_was_killed_while_it_waited_does_not_count_as_done(operator: Cluster, kubeconfig: Path) -> None:
+    """The token that it took away may still be believed, so the next installer waits in full."""
+    script = (
+        "import sys; from pathlib import Path; from mxinstall.cluster import Cluster\n"
+        "from mxinstall.deploy.fencing import hold; from mxinstall.deploy.workdir import work_dir\n"
+        "with work_dir() as work, hold(Cluster.connect(Path(sys.argv[1])), work, print, take_over=True): pass\n"
+    )
+    with work_dir() as work, hold(operator, work, silent) as held:
+        second = subprocess.Popen([sys.executable, "-uc", script, str(kubeconfig)], stdout=subprocess.PIPE)
+        with second:
+            assert second.stdout is not None
+            assert b"fencing off" in second.stdout.readline()
+            second.kill()
+        began = time.monotonic()
+        with hold(operator, work, silent) as third:
+            assert time.monotonic() - began >= TOKEN_CACHE_SECONDS
+            assert third.epoch == held.epoch + 2
+            with pytest.raises(FencedOff):
+                held.cluster.get("v1", "Namespace", NAMESPACE)
+    began = time.monotonic()
+    with work_dir() as work, hold(operator, work, silent):
+        assert time.monotonic() - began < TOKEN_CACHE_SECONDS / 2, "a wait that was made is not made again"
+
+
 def test_without_a_takeover_the_same_installer_goes_on_and_ends_well(
     operator: Cluster, kubeconfig: Path, helm: Path, tmp_path: Path
 ) -> None:

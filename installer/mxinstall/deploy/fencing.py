@@ -6,9 +6,9 @@ Not here: what is done while the site is held.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
-import secrets
 import socket
 import threading
 import time
@@ -20,6 +20,7 @@ from pathlib import Path
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.names import LEASE, NAMESPACE, SERVICE_ACCOUNT, labels
 from mxinstall.deploy.workdir import WorkDir
+from mxinstall.supervision.processes import boot_id, start_ticks
 from sitebundle.errors import AnotherInstaller, ClusterRefused, ClusterUnreachable, FencedOff
 from sitebundle.events import Note, Sink
 
@@ -30,6 +31,8 @@ TOKEN_CACHE_SECONDS = 12.0
 """The API server believes a token for 10 s after it checked it (its token success cache); and a margin."""
 
 _EPOCH = "mxbundle.io/epoch"
+_FENCING = "mxbundle.io/fencing"
+"""On the lease while an older token is waited out: whoever finds it there waits again, from the start."""
 _LEASE_KIND = ("coordination.k8s.io/v1", "Lease")
 
 
@@ -46,7 +49,7 @@ class Holder:
     def here(cls) -> Holder:
         """This process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), _machine(), pid, _start_of(pid) or secrets.token_hex(4))
+        return cls(socket.gethostname(), _machine(), pid, str(start_ticks(pid)))
 
     def __str__(self) -> str:
         return f"{self.host}/{self.machine}/{self.pid}/{self.started}"
@@ -61,21 +64,11 @@ class Holder:
 
     def is_dead(self) -> bool:
         """Whether this is provably gone: it ran on this very machine and the process is no more."""
-        return self.machine == _machine() and _start_of(self.pid) != self.started
+        return self.machine == _machine() and str(start_ticks(self.pid)) != self.started
 
 
 def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:13].replace("-", "")
-    return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process began, in clock ticks since boot; None when there is none (or only its zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
+    return f"{boot_id()[:13].replace('-', '')}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 @dataclass
@@ -98,7 +91,7 @@ def hold(operator: Cluster, work: WorkDir, sink: Sink, *, take_over: bool = Fals
     _bootstrap(operator)
     me = str(Holder.here())
     epoch, before = _acquire(operator, me, take_over)
-    _fence_older(operator, before, sink)
+    _fence_older(operator, before, me, sink)
     secret = _open_epoch(operator, epoch, me)
     token, seconds = operator.service_account_token(NAMESPACE, SERVICE_ACCOUNT, secret, TOKEN_SECONDS)
     cluster = operator.acting_with(token)
@@ -121,7 +114,7 @@ def hold(operator: Cluster, work: WorkDir, sink: Sink, *, take_over: bool = Fals
 
 def current_holder(cluster: Cluster) -> tuple[str, float] | None:
     """Who holds the site and how many seconds ago that was said; None when nobody does. Reads only."""
-    lease = cluster.get(*_LEASE_KIND, LEASE, NAMESPACE)
+    lease = _lease(cluster)
     holder = (lease or {}).get("spec", {}).get("holderIdentity")
     return (holder, _age_seconds(lease)) if lease and holder else None
 
@@ -157,7 +150,7 @@ def _bootstrap(operator: Cluster) -> None:
 
 def _acquire(operator: Cluster, me: str, take_over: bool) -> tuple[int, str]:
     """Write ourselves into the lease. Returns our epoch and the holder before us ("" for none)."""
-    lease = operator.get(*_LEASE_KIND, LEASE, NAMESPACE)
+    lease = _lease(operator)
     if lease is None:
         fresh = {
             "apiVersion": _LEASE_KIND[0],
@@ -193,29 +186,53 @@ def _written(operator: Cluster, write: Callable[[Object], Object], lease: Object
     except ClusterRefused as refusal:
         if refusal.status != 409:
             raise
+        if lease["spec"] == (_lease(operator) or {}).get("spec"):
+            # The answer to our first try was lost on the way, and the second one met what the first had written.
+            return int(lease["metadata"]["annotations"][_EPOCH])
         holder, age = current_holder(operator) or ("somebody", 0.0)
         raise AnotherInstaller(holder=_for_people(holder), age_seconds=round(age)) from refusal
 
 
-def _fence_older(operator: Cluster, before: str, sink: Sink) -> None:
+def _fence_older(operator: Cluster, before: str, me: str, sink: Sink) -> None:
+    """Take every older epoch's token away. No waiting where each of their holders is provably dead.
+
+    The wait is written on the lease first: whoever ends us in the middle of it must not take the token for forgotten.
+    """
     older = operator.list("v1", "Secret", NAMESPACE, labels="mxbundle.io/part=epoch")
+    holders = [_holder_of(secret) for secret in older]
+    interrupted = _FENCING in _annotations(_lease(operator))
+    alive = [text for text in holders if (known := Holder.parse(text)) is None or not known.is_dead()]
+    if not alive and not interrupted:
+        for secret in older:
+            operator.delete("v1", "Secret", secret["metadata"]["name"], NAMESPACE)
+        for known in filter(None, map(Holder.parse, holders)):
+            # Its helm died with it (tether): nobody is left who could use what the API server still remembers.
+            text = f"an installer on this host ended without a word (process {known.pid}); going on from there"
+            sink(Note("info", text))
+        return
+    operator.patch(*_LEASE_KIND, LEASE, {"metadata": {"annotations": {_FENCING: me}}}, NAMESPACE)
     for secret in older:
         operator.delete("v1", "Secret", secret["metadata"]["name"], NAMESPACE)
-    if not older:
-        return
-    known = Holder.parse(before)
-    if known is not None and known.is_dead():
-        # Its helm died with it (tether): nobody is left who could use what the API server still remembers.
-        sink(Note("info", f"an installer on this host ended without a word (process {known.pid}); going on from there"))
-        return
-    sink(
-        Note(
-            "warning",
-            f"fencing off {_for_people(before) or 'an unknown installer'}: waiting {TOKEN_CACHE_SECONDS:.0f} s "
-            "until the API server has forgotten its token",
-        )
-    )
+    whom = _for_people((alive or [before])[0]) or "an unknown installer"
+    wait = f"waiting {TOKEN_CACHE_SECONDS:.0f} s until the API server has forgotten its token"
+    sink(Note("warning", f"fencing off {whom}: {wait}"))
     time.sleep(TOKEN_CACHE_SECONDS)
+    place = f"/metadata/annotations/{_FENCING.replace('/', '~1')}"
+    done: list[Object] = [{"op": "test", "path": place, "value": me}, {"op": "remove", "path": place}]
+    with contextlib.suppress(ClusterRefused):  # Somebody took over from us meanwhile and waits: the mark is theirs.
+        operator.patch(*_LEASE_KIND, LEASE, done, NAMESPACE, type="json")
+
+
+def _holder_of(epoch: Object) -> str:
+    return base64.b64decode((epoch.get("data") or {}).get("holder", "")).decode(errors="replace")
+
+
+def _lease(cluster: Cluster) -> Object | None:
+    return cluster.get(*_LEASE_KIND, LEASE, NAMESPACE)
+
+
+def _annotations(obj: Object | None) -> Object:
+    return ((obj or {}).get("metadata") or {}).get("annotations") or {}
 
 
 def _open_epoch(operator: Cluster, epoch: int, me: str) -> Object:
@@ -239,7 +256,7 @@ def _open_epoch(operator: Cluster, epoch: int, me: str) -> Object:
 def _close(cluster: Cluster, me: str, epoch: int) -> None:
     """Give the site back. Whoever was fenced off, or cannot reach the server, has nothing to give back."""
     with contextlib.suppress(FencedOff, ClusterUnreachable, ClusterRefused):
-        lease = cluster.get(*_LEASE_KIND, LEASE, NAMESPACE)
+        lease = _lease(cluster)
         if lease is not None and lease["spec"].get("holderIdentity") == me:
             lease["spec"]["holderIdentity"] = ""
             cluster.replace(lease)
@@ -259,7 +276,7 @@ class _Keeper(threading.Thread):
         """Until stopped or fenced off; what fails in passing is tried again at the next beat."""
         while not self._ended.wait(RENEW_SECONDS):
             try:
-                lease = self._cluster.get(*_LEASE_KIND, LEASE, NAMESPACE)
+                lease = _lease(self._cluster)
                 if lease is None or lease["spec"].get("holderIdentity") != self._me:
                     return
                 lease["spec"]["renewTime"] = _times()["renewTime"]
