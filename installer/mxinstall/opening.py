@@ -6,23 +6,29 @@ Nothing is connected to before the signature is believed. Not here: changing any
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from mxinstall.carried import Carried, unpack
 from mxinstall.cluster import Cluster
 from mxinstall.deploy.admissions import read_cluster_record
+from mxinstall.deploy.journal import name_of, read_accounts
+from mxinstall.deploy.names import NAMESPACE
 from mxinstall.deploy.workdir import WorkDir, work_dir
 from mxinstall.site import Site, derive, read_site, state_root, write_site
 from mxinstall.trust import Admission, admit_bundle, read_record, store_path
 from sitebundle.archive import BundleReader
+from sitebundle.errors import SiteInvalid
 from sitebundle.events import Note, Sink, Step, stage
 
 DERIVED_NAME = "site-1"
 """The name of a site that nobody named."""
 
 _SITE_FILE = "site.yaml"
+_TAKEN = ["what its system was installed with; change it and run again"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ def open_site(
 ) -> Iterator[Opening]:
     """Open, judge, read or derive the site, connect; close at the end of the block.
 
-    Without `site_file` the one derived at the first install is read; without that, one is derived and kept.
+    Without `site_file` the one kept at the first install is read; without that, on another host, the one that the
+    cluster's system was installed with is taken; for a new system one is derived. Both are kept.
     Raises what the bundle, the trust, the site and the cluster have to say.
     """
     store = store_path(allowed_signers)
@@ -77,14 +84,55 @@ def _open(
     admit_bundle(reader, store, host_record)
     carried = unpack(reader, work)
     operator = Cluster.connect(kubeconfig)
+    installed = installed_site(operator)
     if given is None:
-        given, choices = derive(operator, reader.manifest, carried.stack, DERIVED_NAME)
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_site(given, [str(choice) for choice in choices], known)
-        sink(Note("info", f"no site.yaml was given; {known} was derived from the cluster:"))
-        for choice in choices:
-            sink(Note("info", f"  {choice}"))
+        given, notes = (installed, _TAKEN) if installed else _derived(operator, reader, carried)
+        known = state_root() / given.name / _SITE_FILE
+        given = _kept(given, notes, known, sink)
+        host_record = read_record(known.parent)
+    check_same_server(given, installed, site_file or known)
     admission = admit_bundle(reader, store, host_record, read_cluster_record(operator))
     for note in admission.notes:
         sink(Note("warning", note))
     return Opening(reader, admission, carried, given, site_file or known, operator, work, store)
+
+
+def installed_site(cluster: Cluster) -> Site | None:
+    """The site.yaml that the newest generation in the cluster was installed with; None in a new one.
+
+    Raises SiteInvalid when this program cannot read it.
+    """
+    accounts = [account for account in read_accounts(cluster) if account.site]
+    if not accounts:
+        return None
+    try:
+        return Site.model_validate(accounts[-1].site)
+    except ValidationError as fault:
+        place = f"Secret {NAMESPACE}/{name_of(accounts[-1].generation)}"
+        raise SiteInvalid(path=place, detail=str(fault.errors()[0]["msg"])) from fault
+
+
+def _derived(operator: Cluster, reader: BundleReader, carried: Carried) -> tuple[Site, list[str]]:
+    site, choices = derive(operator, reader.manifest, carried.stack, DERIVED_NAME)
+    return site, [str(choice) for choice in choices]
+
+
+def _kept(site: Site, notes: Sequence[str], place: Path, sink: Sink) -> Site:
+    """What stands at `place`; `site` is written there when nothing does, and every choice is said."""
+    if place.exists():
+        return read_site(place)
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_site(site, notes, place)
+    how = "taken" if notes is _TAKEN else "derived"
+    sink(Note("info", f"no site.yaml was given; {place} was {how} from the cluster:"))
+    for note in notes:
+        sink(Note("info", f"  {note}"))
+    return site
+
+
+def check_same_server(site: Site, installed: Site | None, place: Path) -> None:
+    """Users, rooms and keys carry the server's name: under another one the same data is of no use."""
+    if installed is not None and installed.spec.server_name != site.spec.server_name:
+        seen = f"spec.serverName is {site.spec.server_name}, but this cluster's system is {installed.spec.server_name}"
+        todo = "the name can never be changed (to begin anew: mxinstall uninstall --delete-data)"
+        raise SiteInvalid(path=place, detail=f"{seen}; {todo}")
