@@ -37,6 +37,7 @@ def describe(reader: BundleReader) -> dict[str, Any]:
         "file_bytes": reader.file_bytes,
         "manifest_digest": reader.manifest_digest,
         "lock_digest": manifest.lock_digest,
+        "provenance": reader.provenance(),
         "signatures": [_signature(armored) for armored in reader.signatures],
         "images": [_image(image, sizes, users) for image in manifest.images],
         "charts": [{"release": c.release, "name": c.name, "version": c.version} for c in manifest.charts],
@@ -62,6 +63,7 @@ def as_text(about: dict[str, Any]) -> str:
         f"  bundle {about['name']}, generation {about['generation']}, profile {about['profile']}, "
         + ", ".join(about["platforms"]),
         f"  manifest {about['manifest_digest']}",
+        f"  {_built(about['provenance'])} from lock {about['lock_digest']}",
         *(f"  signed by {entry}" for entry in about["signatures"]),
         *([] if about["signatures"] else ["  not signed"]),
         "",
@@ -93,6 +95,16 @@ def as_text(about: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _built(provenance: dict[str, Any]) -> str:
+    """Who says to have built it, and when; signed only as far as the attestations are."""
+    parts = [f"built by {provenance.get('builder', 'an unknown program')}"]
+    if "built_at" in provenance:
+        parts.append(f"at {provenance['built_at']}")
+    if "source_commit" in provenance:
+        parts.append(f"of commit {provenance['source_commit']}")
+    return " ".join(parts)
 
 
 def _users(manifest: BundleManifest) -> dict[str, set[str]]:

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sitebundle.archive import area, frames, layout, names, seektable, tarheader
 from sitebundle.archive.contradictions import contradictions
@@ -177,6 +177,14 @@ class BundleReader:
         with damage(self.path, names.ATTESTATIONS):
             return self._data(self._tail().attestations)
 
+    def provenance(self) -> dict[str, Any]:
+        """What the attestations say about how this bundle came to be; as trustworthy as their signatures.
+
+        Raises BundleDamaged when they are about another one, or BundleTruncated.
+        """
+        with damage(self.path, names.ATTESTATIONS):
+            return self._provenance(self._tail())
+
     def attestation_signatures(self) -> tuple[str, ...]:
         """The signatures over the attestations; none when a crash left the area half written."""
         with damage(self.path, names.ATTESTATION_SIGNATURES):
@@ -280,12 +288,19 @@ class BundleReader:
         )
         return Tail(attestations, signatures, signatures.end)
 
+    def _provenance(self, tail: Tail) -> dict[str, Any]:
+        about = json.loads(self._data(tail.attestations))
+        if not isinstance(about, dict) or about.get("manifest") != self.manifest_digest:
+            raise FrameFault("the attestations are about another manifest")
+        said = about.get("provenance", {})
+        if not isinstance(said, dict):
+            raise FrameFault("the attestations give no provenance")
+        return said
+
     def _verify_tail(self) -> None:
         with damage(self.path, names.ATTESTATIONS):
             tail = self._tail()
-            about = json.loads(self._data(tail.attestations))
-            if not isinstance(about, dict) or about.get("manifest") != self.manifest_digest:
-                raise FrameFault("the attestations are about another manifest")
+            self._provenance(tail)
         with damage(self.path, names.ATTESTATION_SIGNATURES):
             _signatures(self._small(tail.signatures))
         with damage(self.path, "the seek table"):

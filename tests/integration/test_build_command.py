@@ -23,6 +23,7 @@ from sitebundle.digest import Digest
 from sitebundle.events import silent
 from sitebundle.oci.client import Endpoint, Registry
 from sitebundle.oci.descriptor import OCI_INDEX
+from sitebundle.version import program_version
 
 SIZES = {"a": (30_000_000, 100_000), "b": (20_000_000,), "c": (12_000_000, 700)}
 BLOB = r"/blobs/sha256:"
@@ -75,7 +76,7 @@ def place(tmp_path: Path, store: tuple[str, dict[str, object]], locked: tuple[st
 
 
 def test_a_bundle_is_whole_and_holds_every_blob_once(place: Place) -> None:
-    done = place.build()
+    done = place.build("--source-commit", "c0ffee")
     assert done.returncode == 0, done.stderr
     with BundleReader.open(place.output) as reader:
         reader.verify(silent)
@@ -92,6 +93,10 @@ def test_a_bundle_is_whole_and_holds_every_blob_once(place: Place) -> None:
         whole = sum(layers) + sum(configs.values())
     assert place.fetched_bytes() == whole
     assert [path.name for path in place.output.parent.iterdir()] == [place.output.name]
+    said = subprocess.run(
+        [place.command("")[0], "inspect", str(place.output)], capture_output=True, text=True, check=True
+    )
+    assert f"built by mxbundle {program_version()} of commit c0ffee from lock sha256:" in said.stdout
 
 
 def test_a_finished_bundle_is_left_as_it_is_and_nothing_is_fetched(place: Place) -> None:

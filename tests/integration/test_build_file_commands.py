@@ -97,3 +97,4 @@ def test_inspect_tells_people_and_programs_the_same(bundle: Path, key: Path) -> 
     assert about["images"][0]["bytes"] == 400_000
     assert sum(entry["archive_bytes"] for entry in about["space"]) < about["file_bytes"]
     assert "ghcr.io/a/b:1" in text
+    assert f"built by an unknown program from lock {about['lock_digest']}" in text
