@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 import urllib3
 from mxinstall.registry import ServicePlan, ensure, stop
 from mxinstall.seed import seed
-from seedable import MIB, Content, site_at, two_images
+from seedable import MIB, Content, seeding_program, site_at, two_images
 
 from darksite import binaries
 from sitebundle.archive import BundleReader
@@ -184,17 +182,7 @@ def test_killed_while_seeding_the_second_run_sends_only_what_was_missing(tmp_pat
     layers = [content.layer(number, 24 * MIB + number) for number in range(10, 18)]
     content.image("ghcr.io/example/big:1", layers)
     path = content.write(tmp_path / "site.tar.zst")
-    (tmp_path / "site.json").write_text(json.dumps(site_at(service.address).as_mapping()))
-    program = (
-        "import json; from pathlib import Path;"
-        "from mxinstall.seed import seed; from mxinstall.site import Site;"
-        "from sitebundle.archive import BundleReader; from sitebundle.events import silent;"
-        "from sitebundle.oci.client import Endpoint, Registry;"
-        f"site = Site.model_validate(json.loads(Path({str(tmp_path / 'site.json')!r}).read_text()));"
-        f"reader = BundleReader.open(Path({str(path)!r}));"
-        f"seed(reader, site, Registry(Endpoint('http://{service.address}')), silent)"
-    )
-    seeding = subprocess.Popen([sys.executable, "-c", program])
+    seeding = subprocess.Popen(seeding_program(path, service.address))
     registry = client(service)
     deadline = time.monotonic() + 60
     while not any(registry.blob_size("mx/ghcr.io/example/big", layer) for layer in layers):
@@ -207,9 +195,10 @@ def test_killed_while_seeding_the_second_run_sends_only_what_was_missing(tmp_pat
     before = {layer for layer in layers if registry.blob_size("mx/ghcr.io/example/big", layer)}
     with BundleReader.open(path) as reader:
         report = seed(reader, site_at(service.address), registry, silent)
-    sent_at_least = sum(len(content.layers[layer]) for layer in layers if layer not in before)
+    missing = sum(len(content.layers[layer]) for layer in layers if layer not in before)
     assert before
-    assert report.moved_bytes == sent_at_least + content.images[0].carried[0].config_size
+    # A commit that was under way may have come to its end since.
+    assert 0 < report.moved_bytes <= missing + content.images[0].carried[0].config_size
     assert report.present_bytes >= sum(len(content.layers[layer]) for layer in before)
     assert tags(service, "mx/ghcr.io/example/big") >= {"1"}
 
@@ -219,16 +208,8 @@ def test_memory_stays_flat(tmp_path: Path, service: ServicePlan) -> None:
     content.image("ghcr.io/example/large:1", [content.layer(number, 96 * MIB) for number in range(20, 23)])
     path = content.write(tmp_path / "site.tar.zst")
     del content
-    (tmp_path / "site.json").write_text(json.dumps(site_at(service.address).as_mapping()))
-    program = (
-        "import json; from pathlib import Path;"
-        "from mxinstall.seed import seed; from mxinstall.site import Site;"
-        "from sitebundle.archive import BundleReader; from sitebundle.events import silent;"
-        "from sitebundle.oci.client import Endpoint, Registry;"
-        f"site = Site.model_validate(json.loads(Path({str(tmp_path / 'site.json')!r}).read_text()));"
-        f"seed(BundleReader.open(Path({str(path)!r})), site, Registry(Endpoint('http://{service.address}')), silent);"
-        # Not getrusage: what it says of a child begins with its parent's memory.
-        "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    # Not getrusage: what it says of a child begins with its parent's memory.
+    peak = "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
+    program = seeding_program(path, service.address, then=peak)
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
     assert int(done.stdout) * 1024 < 150 * MIB

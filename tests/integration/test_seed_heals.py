@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 from mxinstall.registry import ServicePlan, ensure, stop
 from mxinstall.seed import SeedReport, seed
 from mxinstall.seed.readback import data_of
-from seedable import MIB, Content, site_at, two_images
+from seedable import MIB, Content, seeding_program, site_at, two_images
 
 from darksite import binaries
 from sitebundle.archive import BundleReader
@@ -159,17 +157,7 @@ def test_killed_inside_a_large_layer_the_rest_of_it_is_sent(tmp_path: Path) -> N
     content.image("ghcr.io/example/large:1", [large])
     site.bundle = content.write(tmp_path / "large.tar.zst")
     del content
-    (tmp_path / "site.json").write_text(json.dumps(site_at(site.service.address).as_mapping()))
-    program = (
-        "import json; from pathlib import Path;"
-        "from mxinstall.seed import seed; from mxinstall.site import Site;"
-        "from sitebundle.archive import BundleReader; from sitebundle.events import silent;"
-        "from sitebundle.oci.client import Endpoint, Registry;"
-        f"site = Site.model_validate(json.loads(Path({str(tmp_path / 'site.json')!r}).read_text()));"
-        f"seed(BundleReader.open(Path({str(site.bundle)!r})), site,"
-        f" Registry(Endpoint('http://{site.service.address}')), silent, state=Path({str(tmp_path / 'state')!r}))"
-    )
-    seeding = subprocess.Popen([sys.executable, "-c", program])
+    seeding = subprocess.Popen(seeding_program(site.bundle, site.service.address, tmp_path / "state"))
     try:
         deadline = time.monotonic() + 60
         while not any(part.stat().st_size > size // 4 for part in site.service.store.rglob("_uploads/*/data")):

@@ -26,19 +26,6 @@ QUICK = RetryPolicy(base_seconds=0.01, cap_seconds=0.05, retry_after_cap_seconds
 MB = 1_000_000
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as address:
-        yield address
-
-
-@pytest.fixture
-def proxy(store: str) -> Iterator[FaultyProxy]:
-    faulty = FaultyProxy(store)
-    yield faulty
-    faulty.close()
-
-
 class Blob:
     """Bytes that no other test sends."""
 

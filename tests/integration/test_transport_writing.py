@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from registries import Fault, FaultyProxy, TokenAuth, running_registry
+from registries import Fault, FaultyProxy, TokenAuth
 
 from sitebundle.digest import Digest
 from sitebundle.errors import BundleDamaged, RegistryRefused, RegistryUnreachable
@@ -17,19 +17,6 @@ from sitebundle.oci import upload as oci
 from sitebundle.oci.client import Credentials, Endpoint, Readable, Registry, RetryPolicy
 
 QUICK = RetryPolicy(base_seconds=0.01, cap_seconds=0.05)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as address:
-        yield address
-
-
-@pytest.fixture
-def proxy(store: str) -> Iterator[FaultyProxy]:
-    faulty = FaultyProxy(store)
-    yield faulty
-    faulty.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,3 +139,20 @@ def site_at(address: str) -> Site:
             },
         }
     )
+
+
+def seeding_program(bundle: Path, address: str, state: Path | None = None, then: str = "") -> list[str]:
+    """The command of a process that seeds `bundle` to the registry at `address` and is there to be killed."""
+    site = bundle.with_suffix(".site.json")
+    site.write_text(json.dumps(site_at(address).as_mapping()))
+    keeping = f", state=Path({str(state)!r})" if state else ""
+    program = (
+        "import json; from pathlib import Path;"
+        "from mxinstall.seed import seed; from mxinstall.site import Site;"
+        "from sitebundle.archive import BundleReader; from sitebundle.events import silent;"
+        "from sitebundle.oci.client import Endpoint, Registry;"
+        f"site = Site.model_validate(json.loads(Path({str(site)!r}).read_text()));"
+        f"reader = BundleReader.open(Path({str(bundle)!r}));"
+        f"seed(reader, site, Registry(Endpoint('http://{address}')), silent{keeping});"
+    )
+    return [sys.executable, "-c", program + then]
