@@ -183,20 +183,7 @@ class Registry:
         how far it came, and sending goes on there; so it does at the `session` of a process that was killed, which
         `opened` was told. Small blobs go in one request and have none.
         """
-
-        def is_there() -> bool:
-            return self.blob_size(repository, digest) == size
-
-        upload = Upload(
-            self._exchange,
-            repository,
-            digest,
-            size,
-            source=source,
-            progress=progress,
-            opened=opened,
-            is_there=is_there,
-        )
+        upload = Upload(self._exchange, repository, digest, size, source=source, progress=progress, opened=opened)
         return upload.run(session)
 
     def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str) -> None:

@@ -48,7 +48,6 @@ class Upload:
         source: Callable[[int], AbstractContextManager[Readable]],
         progress: Callable[[int], None],
         opened: Callable[[str], None],
-        is_there: Callable[[], bool],
     ) -> None:
         self._exchange = exchange
         self._repository = repository
@@ -57,7 +56,6 @@ class Upload:
         self._size = size
         self._source = source
         self._progress = progress
-        self._is_there = is_there
         self._opened = opened
         self._action = f"upload of {digest} to {repository}"
         self._patience = exchange.patience(self._action)
@@ -74,7 +72,7 @@ class Upload:
         while True:
             try:
                 if broken:
-                    if self._is_there():  # It took the blob although its answer was lost.
+                    if self._already_there():
                         self._report(self._size)
                         return self._sent
                     session, offset = self._where(session)
@@ -161,6 +159,12 @@ class Upload:
             self._advanced(reached)
             self._resumed = True
             return urljoin(response.url, response.headers.get("location", session)), reached
+
+    def _already_there(self) -> bool:
+        """Whether the registry took the blob although its answer was lost."""
+        url = self._exchange.url(self._repository, f"blobs/{self._digest}")
+        with self._call("HEAD", url) as response:
+            return response.status == 200 and response.headers.get("content-length") == str(self._size)
 
     def _chunk(self, offset: int, length: int) -> Iterator[memoryview]:
         view = memoryview(bytearray(min(BUFFER_BYTES, max(length, 1))))
