@@ -6,6 +6,7 @@ Needs the helm binary for charts, nothing else from outside. What is then done w
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,7 @@ def render(
     """
     if release.chart is not None:
         text = helm.template(sources.charts[release.name], release.name, release.namespace, values, kube_version)
+        _require_no_templated_crd(text, release.name)
         return read_objects(text, release.name)
     objects = read_objects(sources.files[release.name].read_text(encoding="utf-8"), release.name)
     objects = rewrite_images(objects, image_of, operands)
@@ -116,6 +118,22 @@ def read_objects(text: str, release: str) -> list[Object]:
         if not entry.get("kind") or not entry.get("apiVersion") or not (entry.get("metadata") or {}).get("name"):
             raise RenderFailed(release=release, detail=f"not a Kubernetes object: {str(entry)[:100]}")
     return objects
+
+
+_SOURCE = re.compile(r"^# Source: (.+)$", re.MULTILINE)
+_CRD = re.compile(r"""^kind: *["']?CustomResourceDefinition\b""", re.MULTILINE)
+
+
+def _require_no_templated_crd(text: str, release: str) -> None:
+    """Helm leaves what is in `crds/` to us; what comes from a template is its own, and goes when the release goes."""
+    parts = _SOURCE.split(text)
+    for source, content in zip(parts[1::2], parts[2::2], strict=True):
+        if "/templates/" in source and _CRD.search(content):
+            detail = (
+                f"{source} makes a CustomResourceDefinition, which would be deleted with the release, and everything "
+                "of its kind with it; turn it off in the values, and bring the definition in crds/ or as a manifest"
+            )
+            raise RenderFailed(release=release, detail=detail)
 
 
 def _apply_overrides(objects: Iterable[Object], stack: Stack, release: Release, image_of: ImageOf) -> None:

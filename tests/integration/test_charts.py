@@ -28,7 +28,9 @@ from shipped_stack import (
 from darksite import binaries
 from sitebundle.errors import RenderFailed
 from sitebundle.helm import Helm
+from sitebundle.operands import read_operands
 from sitebundle.podspecs import containers, pod_specs
+from sitebundle.rendering import Sources, render
 
 CHARTS = [release.name for release in stack().releases if release.chart is not None]
 CASES = [(release, profile) for release in CHARTS for profile in stack().profiles]
@@ -148,6 +150,26 @@ def test_a_release_holds_no_crd_no_secret_and_no_hook(release: str, profile: str
         assert entry["kind"] not in ("CustomResourceDefinition", "Secret")
         assert "helm.sh/hook" not in str(entry["metadata"].get("annotations"))
         assert entry["metadata"]["namespace"] == stack().release(release).namespace
+
+
+def drawn(folder: Path, place: str, content: str) -> list[dict[str, Any]]:
+    """What a chart of one file renders to."""
+    chart = folder / "foreign"
+    (chart / place).parent.mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: foreign\nversion: 0.1.0\n")
+    (chart / place).write_text(content)
+    entry = stack().release(CHARTS[0])
+    sources, helm = Sources(charts={entry.name: chart}), Helm(binaries.ensure("helm"))
+    return render(stack(), entry, sources, {}, helm, KUBE_VERSION, str, read_operands(MANIFESTS / "operands"))
+
+
+def test_a_crd_that_helm_would_delete_with_its_release_is_refused(tmp_path: Path) -> None:
+    crd = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: things.example.org}\n"
+    assert [entry["kind"] for entry in drawn(tmp_path / "kept", "crds/things.yaml", crd)] == [
+        "CustomResourceDefinition"
+    ]
+    with pytest.raises(RenderFailed, match=r"foreign/templates/things\.yaml makes a CustomResourceDefinition"):
+        drawn(tmp_path / "deleted", "templates/things.yaml", crd)
 
 
 @everywhere

@@ -307,6 +307,14 @@ def test_a_chart_that_does_not_render_fails_with_helms_words(workplace: Workplac
     assert "no such luck" in done.stderr
 
 
+def test_a_chart_that_renders_to_something_else_each_time_fails_the_lock(workplace: Workplace) -> None:
+    extra = workplace.manifests / "charts/valkey/templates/extra.yaml"
+    extra.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {a: '{{ randAlphaNum 20 }}'}\n")
+    done = workplace.lock()
+    assert done.returncode == 34
+    assert "ConfigMap/extra is something else each time" in done.stderr
+
+
 def test_a_registry_that_pushes_back_only_slows_the_lock_down(workplace: Workplace) -> None:
     workplace.upstream.faults = [
         Fault("status", method="HEAD", status=503, times=2),

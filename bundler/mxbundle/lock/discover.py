@@ -94,7 +94,21 @@ def _rendered(
     kube_version: str,
 ) -> list[Object]:
     values = values_for(stack, release, profile, manifests, _marked, site)
-    return render(stack, release, sources, values, helm, kube_version, _marked, operands)
+
+    def once() -> list[Object]:
+        return render(stack, release, sources, values, helm, kube_version, _marked, operands)
+
+    objects = once()
+    if release.chart is not None and (again := once()) != objects:
+        differing = next(
+            (f"{a['kind']}/{a['metadata']['name']}" for a, b in zip(objects, again, strict=False) if a != b), "its list"
+        )
+        raise RenderFailed(
+            release=release.name,
+            detail=f"{differing} is something else each time; a site could never say that nothing changed "
+            "(rand*, genCA, now and lookup have no place in a chart)",
+        )
+    return objects
 
 
 def _marked(reference: str) -> str:
