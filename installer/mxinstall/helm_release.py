@@ -100,12 +100,13 @@ def revisions(cluster: Cluster, release: str, namespace: str) -> list[Revision]:
 
 
 def recover(cluster: Cluster, release: str, namespace: str) -> list[Revision]:
-    """Drop the records that a killed helm left as *pending*; returns them.
+    """Drop the records that a killed helm left as *pending* or *uninstalling*; returns them.
 
     Helm refuses to go on over such a record. What it had already applied carries its annotations, so that the next
     upgrade adopts it; the last deployed record stays the base of that upgrade.
     """
-    stuck = [r for r in revisions(cluster, release, namespace) if r.status.startswith("pending-")]
+    known = revisions(cluster, release, namespace)
+    stuck = [r for r in known if r.status.startswith("pending-") or r.status == "uninstalling"]
     for revision in stuck:
         cluster.delete("v1", "Secret", revision.secret, namespace)
     return stuck

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from mxinstall.deploy.workdir import work_dir
 from mxinstall.helm_release import HelmReleases, recover, revisions
 
 from darksite import binaries
-from sitebundle.errors import AnotherInstaller, FencedOff
+from sitebundle.errors import AnotherInstaller, FencedOff, ReleaseFailed
 from sitebundle.events import silent
 
 INSTALLER = """
@@ -240,6 +241,24 @@ def test_helm_dies_with_a_killed_installer_and_the_next_one_goes_on(
     content = operator.get("v1", "ConfigMap", "content", "default")
     assert content is not None
     assert content["data"] == {"text": "second"}
+    assert [revision.status for revision in revisions(operator, "slow", "default")] == ["deployed"]
+
+
+def test_an_install_goes_on_over_an_uninstall_that_was_killed(operator: Cluster, helm: Path, tmp_path: Path) -> None:
+    def upgrade(text: str) -> None:
+        assert [r.status for r in recover(held.cluster, "slow", "default")] == (["uninstalling"] * (text == "second"))
+        releases.upgrade("slow", "default", quick, {"text": text}, 60)
+
+    quick = chart(tmp_path / "quick", waits=False)
+    with work_dir() as work, hold(operator, work, silent) as held:
+        releases = HelmReleases(helm, held.kubeconfig, work)
+        upgrade("first")
+        # There is no garbage collector here, so that an uninstall in the foreground does not come to its end by itself.
+        threading.Timer(2.0, releases.stop.set).start()
+        with pytest.raises(ReleaseFailed, match="interrupted"):
+            releases.uninstall("slow", "default", 60)
+        releases.stop.clear()
+        upgrade("second")
     assert [revision.status for revision in revisions(operator, "slow", "default")] == ["deployed"]
 
 
