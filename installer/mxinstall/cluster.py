@@ -1,16 +1,13 @@
 """The Kubernetes API as plain dicts: read, server-side apply, delete, proxies, tokens. One thin layer over urllib3.
 
-Not here: what is deployed, waiting, meaning. Why no client library: docs/decisions/kubernetes-client.md.
+Not here: kubeconfigs, what is deployed, waiting, meaning. Why no client library: docs/decisions/kubernetes-client.md.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import ssl
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -20,16 +17,20 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
-import yaml
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from sitebundle.errors import ClusterRefused, ClusterUnreachable, FencedOff, KubeconfigInvalid
+from mxinstall.kubeconfig import Access, kubeconfig_path, read_access
+from sitebundle.errors import ClusterRefused, ClusterUnreachable, FencedOff
 
 Object = dict[str, Any]
 Objects = list[Object]
 
-_ATTEMPTS = 6
+PATIENCE_SECONDS = 30.0
+"""How long a server that was there a moment ago is waited for: a restart of an API server takes that long."""
 _PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
+_OVERLOADED = 429
+_AWAY = (503, 504)
 _PAGE = 500
 _PATCH_TYPES = {
     "apply": "application/apply-patch+yaml",
@@ -37,110 +38,6 @@ _PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "strategic": "application/strategic-merge-patch+json",
 }
-
-
-@dataclass(frozen=True)
-class Access:
-    """How an API server is reached, from a kubeconfig. `ca` is PEM text; at most one proof of who we are."""
-
-    server: str
-    ca: str | None = None
-    insecure: bool = False
-    server_name: str | None = None
-    proxy: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    token: str | None = None
-    basic: str | None = None
-
-    def kubeconfig(self, token: str) -> str:
-        """A kubeconfig (YAML text) for the same server that proves itself with `token` alone."""
-        cluster: Object = {"server": self.server}
-        if self.ca:
-            cluster["certificate-authority-data"] = base64.b64encode(self.ca.encode()).decode()
-        if self.insecure:
-            cluster["insecure-skip-tls-verify"] = True
-        if self.server_name:
-            cluster["tls-server-name"] = self.server_name
-        if self.proxy:
-            cluster["proxy-url"] = self.proxy
-        return yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "site", "cluster": cluster}],
-                "users": [{"name": "installer", "user": {"token": token}}],
-                "contexts": [{"name": "site", "context": {"cluster": "site", "user": "installer"}}],
-                "current-context": "site",
-            }
-        )
-
-
-def kubeconfig_path() -> Path:
-    """The first file of $KUBECONFIG, or ~/.kube/config."""
-    listed = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return Path(listed[0]) if listed else Path.home() / ".kube" / "config"
-
-
-def read_access(path: Path) -> Access:
-    """The current context of a kubeconfig. Raises KubeconfigInvalid with what is wrong with it."""
-    try:
-        config = yaml.safe_load(path.read_text())
-        context = _named(config["contexts"], config["current-context"])["context"]
-        cluster = _named(config["clusters"], context["cluster"])["cluster"]
-        user = _named(config.get("users") or [], context["user"]).get("user") or {} if context.get("user") else {}
-        token = user.get("token") or (_text(path, user, "tokenFile") if "tokenFile" in user else None)
-        certificate, key = _text(path, user, "client-certificate"), _text(path, user, "client-key")
-        if "exec" in user:
-            token, certificate, key = _exec_credential(user["exec"])
-        basic = None
-        if user.get("username"):
-            basic = base64.b64encode(f"{user['username']}:{user.get('password', '')}".encode()).decode()
-        return Access(
-            server=str(cluster["server"]).rstrip("/"),
-            ca=_text(path, cluster, "certificate-authority"),
-            insecure=bool(cluster.get("insecure-skip-tls-verify")),
-            server_name=cluster.get("tls-server-name"),
-            proxy=cluster.get("proxy-url"),
-            certificate=certificate,
-            key=key,
-            token=token.strip() if token else None,
-            basic=basic,
-        )
-    except OSError as fault:
-        raise KubeconfigInvalid(path=path, detail=fault.strerror or str(fault)) from fault
-    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as fault:
-        raise KubeconfigInvalid(path=path, detail=f"{type(fault).__name__} {fault}") from fault
-
-
-def _named(entries: list[Object], name: str) -> Object:
-    for entry in entries:
-        if entry.get("name") == name:
-            return entry
-    raise KeyError(name)
-
-
-def _text(config: Path, entry: Object, key: str) -> str | None:
-    """An entry's file content: embedded as KEY-data, or a path beside the kubeconfig."""
-    if data := entry.get(f"{key}-data"):
-        return base64.b64decode(data).decode()
-    if path := entry.get(key):
-        return (config.parent / str(path)).read_text()
-    return None
-
-
-def _exec_credential(plugin: Object) -> tuple[str | None, str | None, str | None]:
-    version = plugin.get("apiVersion", "client.authentication.k8s.io/v1")
-    asked = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
-    environment = {**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(asked)}
-    environment.update({item["name"]: item["value"] for item in plugin.get("env") or []})
-    command = [plugin["command"], *(plugin.get("args") or [])]
-    try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
-    except subprocess.SubprocessError as fault:
-        raise ValueError(f"credential plugin {plugin['command']}: {fault}") from fault
-    status = json.loads(done.stdout)["status"]
-    return status.get("token"), status.get("clientCertificateData"), status.get("clientKeyData")
 
 
 @dataclass(frozen=True)
@@ -154,7 +51,7 @@ class Resource:
 class Cluster:
     """One API server, one identity. Thread-safe.
 
-    Everywhere: ClusterUnreachable when no answer comes within a few attempts, ClusterRefused for an answer that is
+    Everywhere: ClusterUnreachable when no answer comes within PATIENCE_SECONDS, ClusterRefused for an answer that is
     neither success nor an expected 404, FencedOff for a 401 while acting with an installer's token.
     """
 
@@ -173,7 +70,7 @@ class Cluster:
         access = read_access(kubeconfig or kubeconfig_path())
         cluster = cls(access).acting_with(token) if token else cls(access)
         # A wrong address should not keep a person waiting: patience is for servers that were there a moment ago.
-        cluster.request("GET", "/version", timeout_seconds=5, attempts=2)
+        cluster.request("GET", "/version", timeout_seconds=5, patience_seconds=1)
         return cluster
 
     def acting_with(self, token: str) -> Cluster:
@@ -355,12 +252,13 @@ class Cluster:
         content_type: str | None = None,
         timeout_seconds: float = 30,
         accept: str | None = None,
-        attempts: int = _ATTEMPTS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> tuple[int, bytes]:
         """One request as it is: status and body, whatever they are. Dicts and lists are sent as JSON.
 
-        Tried again when no connection came about, when the server is overloaded (429), and, for what can safely be
-        said twice (everything but POST), when the connection broke.
+        Tried again for `patience_seconds` when no connection came about, when the server is overloaded (429), and, for
+        what can safely be said twice (everything but POST), when the connection broke or the server is going or coming
+        (503, 504; not those of a service or pod behind its proxy).
         """
         if isinstance(body, Mapping | (list)):
             body, content_type = json.dumps(body).encode(), content_type or "application/json"
@@ -368,7 +266,8 @@ class Cluster:
         if content_type:
             headers["Content-Type"] = content_type
         url = self.server + path + (f"?{urlencode(query)}" if query else "")
-        for attempt in range(1, attempts + 1):
+        again = _Again(patience_seconds)
+        while True:
             if self._token:
                 headers["Authorization"] = f"Bearer {self._token}"
             elif self.access.basic:
@@ -385,16 +284,15 @@ class Cluster:
                 )
             except (HTTPError, OSError) as fault:
                 unsent = isinstance(fault, NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-                if attempt == attempts or (method == "POST" and not unsent) or isinstance(fault, _FINAL):
+                final = (method == "POST" and not unsent) or isinstance(fault, _FINAL)
+                if final or not again.after_pause():
                     raise ClusterUnreachable(server=self.server, detail=_first_cause(fault)) from fault
-                time.sleep(_PAUSE_SECONDS * attempt)
                 continue
-            if answer.status == 429 and attempt < attempts:
-                time.sleep(min(float(answer.headers.get("Retry-After") or attempt), 10.0))
+            repeatable = answer.status in _AWAY and method != "POST" and "/proxy/" not in path
+            if (answer.status == _OVERLOADED or repeatable) and again.after_pause(answer.headers.get("Retry-After")):
                 continue
             self._check_identity(answer.status, answer.data, f"{method} {path}")
             return answer.status, answer.data
-        raise AssertionError("the last attempt returns or raises")
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -476,6 +374,23 @@ class Cluster:
         return table.get(kind)
 
 
+class _Again:
+    """Whether to ask once more, after longer and longer pauses, until `patience_seconds` after the first try."""
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._until = time.monotonic() + patience_seconds
+        self._pause = _PAUSE_SECONDS
+
+    def after_pause(self, asked: str | None = None) -> bool:
+        """Wait, for the seconds that the server `asked` for if it did; False when patience does not reach that far."""
+        pause = float(asked) if asked and asked.isdigit() else self._pause
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        if time.monotonic() + pause > self._until:
+            return False
+        time.sleep(pause)
+        return True
+
+
 _FINAL = (urllib3.exceptions.SSLError, ssl.SSLError)
 
 
@@ -496,27 +411,14 @@ def _pool(access: Access) -> urllib3.PoolManager:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if access.certificate and access.key:
-        with _private_file(access.certificate + "\n" + access.key) as pem:
-            context.load_cert_chain(pem)
+        # The call wants a path: this one is of a file in memory, which no other user reads and no kill leaves behind.
+        with os.fdopen(os.memfd_create("mxinstall"), "w") as pem:
+            pem.write(f"{access.certificate}\n{access.key}")
+            pem.flush()
+            context.load_cert_chain(f"/proc/self/fd/{pem.fileno()}")
     options: dict[str, Any] = {"ssl_context": context, "maxsize": 10}
     if access.insecure:
         options["cert_reqs"] = "CERT_NONE"
     if access.server_name:
         options |= {"server_hostname": access.server_name, "assert_hostname": access.server_name}
     return urllib3.ProxyManager(access.proxy, **options) if access.proxy else urllib3.PoolManager(**options)
-
-
-class _private_file:  # noqa: N801 - reads as a verb at its one use
-    """A file of mode 0600 for the one call that wants a path (`load_cert_chain`); gone afterwards."""
-
-    def __init__(self, text: str) -> None:
-        handle, name = tempfile.mkstemp(prefix="mxinstall-")
-        self.path = Path(name)
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-
-    def __enter__(self) -> Path:
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)

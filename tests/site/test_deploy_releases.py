@@ -10,13 +10,14 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver import api_server
+from apiserver import ApiServer, breakable_api_server
 from carried_stack import carried_stack, loopback_site
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy import secrets
@@ -31,11 +32,12 @@ from mxinstall.helm_release import HelmReleases, revisions
 from mxinstall.plan import Plan, make_plan
 
 from darksite import binaries
-from sitebundle.errors import ClusterRefused, JournalUnwritable, SiteInvalid
+from sitebundle.errors import ClusterRefused, JournalUnwritable, MxError, SiteInvalid
 from sitebundle.events import silent
 from sitebundle.stack import Generated, SecretPlan
 
 RELEASES = ("cnpg", "valkey")
+AWAY_SECONDS = 10.0
 KINDS = (
     ("v1", "ConfigMap"),
     ("v1", "Secret"),
@@ -52,9 +54,14 @@ KINDS = (
 
 
 @pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with api_server(tmp_path_factory.mktemp("apiserver")) as path:
-        yield path
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with breakable_api_server(tmp_path_factory.mktemp("apiserver")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(server: ApiServer) -> Path:
+    return server.kubeconfig
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +192,45 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(
         assert [r.status for r in revisions(operator, "valkey", "matrix-data")][-1:] == ["deployed"]
         assert all(record.finished for record in read_inventory(operator).values())
     assert killed >= 3
+
+
+def test_an_api_server_that_goes_away_for_a_while_is_waited_for(
+    server: ApiServer, operator: Cluster, tmp_path: Path
+) -> None:
+    """It stops in the middle of a release: the run survives, or ends in one error, and the next one finishes."""
+    deploy(operator, tmp_path)
+    ended: list[MxError | None] = []
+
+    def run() -> None:
+        try:
+            deploy(operator, tmp_path, renewed="valkey")
+        except MxError as fault:
+            ended.append(fault)
+        else:
+            ended.append(None)
+
+    def in_the_release() -> bool:
+        account = read_account(operator, 1)
+        return account is not None and account.state == "running" and bool(account.entries)
+
+    running = threading.Thread(target=run)
+    running.start()
+    while not in_the_release():
+        assert running.is_alive(), ended
+        time.sleep(0.02)
+    server.stop("kube-apiserver")
+    again = threading.Timer(AWAY_SECONDS, server.start, ["kube-apiserver"])
+    again.start()
+    began = time.monotonic()
+    # A request that meets the gap waits for its end.
+    assert operator.get("v1", "Namespace", NAMESPACE) is not None
+    assert time.monotonic() - began >= AWAY_SECONDS
+    running.join(timeout=120)
+    (fault,) = ended
+    # Helm has no patience of its own: only its failure may end the run, and it names the release.
+    assert fault is None or (fault.id == "release-failed" and "Release valkey" in fault.message), fault
+    deploy(operator, tmp_path, renewed="valkey")
+    assert plan_of(operator, tmp_path, renewed="valkey").nothing_to_do
 
 
 def test_the_journal_says_what_began_and_ended(operator: Cluster, tmp_path: Path) -> None:

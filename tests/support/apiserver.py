@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
@@ -21,59 +22,89 @@ from darksite import binaries
 START_SECONDS = 60.0
 
 
+@dataclass
+class ApiServer:
+    """Both programs, and the operator's kubeconfig. `stop` and `start` take one away for a while."""
+
+    folder: Path
+    kubeconfig: Path
+    commands: dict[str, list[str]]
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """Begin `etcd` or `kube-apiserver`, on the data of before."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(self.commands[name], stdout=log, stderr=log, process_group=0)
+
+    def stop(self, name: str) -> None:
+        """End it at once."""
+        process = self.running.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def ready(self) -> None:
+        """Wait until it answers."""
+        _await(self.kubeconfig, list(self.running.values()))
+
+
 @contextlib.contextmanager
 def api_server(folder: Path) -> Iterator[Path]:
     """Run both for the length of the block; yields an operator's kubeconfig."""
+    with breakable_api_server(folder) as server:
+        yield server.kubeconfig
+
+
+@contextlib.contextmanager
+def breakable_api_server(folder: Path) -> Iterator[ApiServer]:
+    """Run both for the length of the block; yields what can stop and start them."""
     kubernetes = binaries.ensure("kubernetes")
     port, client_port, peer_port = _free_ports(3)
-    kubeconfig = _identities(folder, port)
     etcd = f"http://127.0.0.1:{client_port}"
     peers = f"http://127.0.0.1:{peer_port}"
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *command: str) -> None:
-        with (folder / f"{name}.log").open("wb") as log:
-            running.append(subprocess.Popen(command, stdout=log, stderr=log, process_group=0))
-
+    server = ApiServer(
+        folder,
+        _identities(folder, port),
+        {
+            "etcd": [
+                str(binaries.ensure("etcd")),
+                f"--data-dir={folder / 'etcd'}",
+                f"--listen-client-urls={etcd}",
+                f"--advertise-client-urls={etcd}",
+                f"--listen-peer-urls={peers}",
+                f"--initial-advertise-peer-urls={peers}",
+                f"--initial-cluster=default={peers}",
+                "--unsafe-no-fsync",
+                "--log-level=error",
+            ],
+            "kube-apiserver": [
+                str(kubernetes / "kube-apiserver"),
+                f"--etcd-servers={etcd}",
+                f"--secure-port={port}",
+                "--bind-address=127.0.0.1",
+                "--advertise-address=127.0.0.1",
+                f"--client-ca-file={folder / 'ca.pem'}",
+                f"--tls-cert-file={folder / 'server.pem'}",
+                f"--tls-private-key-file={folder / 'server.key'}",
+                f"--service-account-key-file={folder / 'accounts.key'}",
+                f"--service-account-signing-key-file={folder / 'accounts.key'}",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--authorization-mode=RBAC",
+                "--service-cluster-ip-range=10.99.0.0/16",
+                "--endpoint-reconciler-type=none",
+                # Nobody makes default accounts or finishes namespaces here.
+                "--disable-admission-plugins=ServiceAccount",
+            ],
+        },
+    )
     try:
-        start(
-            "etcd",
-            str(binaries.ensure("etcd")),
-            f"--data-dir={folder / 'etcd'}",
-            f"--listen-client-urls={etcd}",
-            f"--advertise-client-urls={etcd}",
-            f"--listen-peer-urls={peers}",
-            f"--initial-advertise-peer-urls={peers}",
-            f"--initial-cluster=default={peers}",
-            "--unsafe-no-fsync",
-            "--log-level=error",
-        )
-        start(
-            "kube-apiserver",
-            str(kubernetes / "kube-apiserver"),
-            f"--etcd-servers={etcd}",
-            f"--secure-port={port}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            f"--client-ca-file={folder / 'ca.pem'}",
-            f"--tls-cert-file={folder / 'server.pem'}",
-            f"--tls-private-key-file={folder / 'server.key'}",
-            f"--service-account-key-file={folder / 'accounts.key'}",
-            f"--service-account-signing-key-file={folder / 'accounts.key'}",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.99.0.0/16",
-            "--endpoint-reconciler-type=none",
-            # Nobody makes default accounts or finishes namespaces here.
-            "--disable-admission-plugins=ServiceAccount",
-        )
-        _await(kubeconfig, running)
-        yield kubeconfig
+        for name in server.commands:
+            server.start(name)
+        server.ready()
+        yield server
     finally:
-        for process in reversed(running):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for name in reversed(list(server.running)):
+            server.stop(name)
 
 
 def _await(kubeconfig: Path, running: list[subprocess.Popen[bytes]]) -> None:

@@ -5,11 +5,13 @@ Real charts, real manifest file, real helm; only the digests of the images are m
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from mxinstall.carried import Carried
+from mxinstall.cluster import Object
 from mxinstall.site import Site
 
 from darksite import binaries
@@ -31,8 +33,7 @@ def carried_stack(folder: Path, releases: Sequence[str], *, generation: int = 1,
         for release in stack.releases
         if release.name in releases
     )
-    published = binaries.cnpg_release_manifest()
-    crds, _ = split_crds(read_objects(published.read_text(), "cnpg"))
+    published, crds = _published()
     manifest = BundleManifest(
         name="matrix",
         generation=generation,
@@ -55,7 +56,7 @@ def carried_stack(folder: Path, releases: Sequence[str], *, generation: int = 1,
         directory=MANIFESTS,
         charts={release.name: _packed(folder, release.chart) for release in kept if release.chart},
         files={"cnpg": published},
-        crds=tuple(crds),
+        crds=crds,
         operands=read_operands(MANIFESTS / "operands"),
     )
 
@@ -75,6 +76,13 @@ def loopback_site() -> Site:
             },
         }
     )
+
+
+@functools.cache
+def _published() -> tuple[Path, tuple[Object, ...]]:
+    published = binaries.cnpg_release_manifest()
+    crds, _ = split_crds(read_objects(published.read_text(), "cnpg"))
+    return published, tuple(crds)
 
 
 def _image(reference: str, salt: str) -> Image:
