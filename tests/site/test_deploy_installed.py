@@ -171,15 +171,40 @@ def _upgrades(pid: int) -> bool:
         return False
 
 
+def of_the_host() -> dict[str, tuple[int, int]]:
+    """Size and time of every file that the installer and its registry keep; the registry's log grows by being asked."""
+    home = Path(operator_environment(Site.from_environment())["MXINSTALL_STATE"])
+    files = [path for path in home.rglob("*") if path.is_file() and path.name != "registry.log"]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def of_every_kind(operator: Callable[..., str]) -> dict[str, Any]:
+    """Uid, generation and helm's label of every object that there is in the system's namespaces, moving parts aside."""
+    asked = operator("kubectl", "api-resources", "--verbs=list", "--namespaced=true", "-o", "name").split()
+    moving = ("events", "events.events.k8s.io", "leases.coordination.k8s.io")
+    kinds = ",".join(kind for kind in asked if kind not in moving and "metrics" not in kind)
+    found = {}
+    for namespace in NAMESPACES:
+        for obj in json.loads(operator("kubectl", "get", "-n", namespace, kinds, "-o", "json"))["items"]:
+            metadata = obj["metadata"]
+            name = f"{obj['apiVersion']}/{obj['kind']}/{namespace}/{metadata['name']}"
+            found[name] = (metadata["uid"], metadata.get("generation"), metadata.get("labels"))
+    return found
+
+
 def test_a_third_run_says_that_there_is_nothing_to_do_and_changes_nothing(
-    builder: Builder, state: Callable[[], dict[str, Any]]
+    builder: Builder, state: Callable[[], dict[str, Any]], operator: Callable[..., str]
 ) -> None:
-    before = state()
+    before, kinds_before, host_before = state(), of_every_kind(operator), of_the_host()
+    assert len(host_before) > 20
     began = time.monotonic()
     result = install(ROOT / "build/stick/site.tar.zst")[-1]
     assert time.monotonic() - began < NOTHING_TO_DO_SECONDS
     assert result["outcome"] == "nothing-to-do"
     assert changed(before, state()) == set()
+    assert changed(kinds_before, of_every_kind(operator)) == set()
+    # Neither the registry's store (no blob, no tag) nor anything else that the host keeps.
+    assert changed(host_before, of_the_host()) == set()
 
 
 def test_generation_2_changes_only_the_release_that_it_names(
