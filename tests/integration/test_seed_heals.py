@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mxinstall.registry import ServicePlan, ensure, stop
+from mxinstall.registry import ServicePlan, ensure, status, stop
 from mxinstall.seed import SeedReport, seed
 from mxinstall.seed.readback import data_of
 from seedable import MIB, Content, seeding_program, site_at, two_images
@@ -173,6 +173,31 @@ def test_killed_inside_a_large_layer_the_rest_of_it_is_sent(tmp_path: Path) -> N
         assert not any((tmp_path / "state" / "uploads").iterdir()), "the upload is over, but remembered"
         assert not site.again(deep=True).changed
     finally:
+        seeding.kill()
+        seeding.wait()
+        stop(site.service)
+
+
+def test_an_interrupt_leaves_at_once_also_when_the_registry_hangs(tmp_path: Path) -> None:
+    site = Seeded(tmp_path)
+    pid = status(site.service).pid
+    assert pid is not None
+    content = Content()
+    content.image("ghcr.io/example/large:1", [content.layer(number, 60 * MIB) for number in (70, 71, 72)])
+    bundle = content.write(tmp_path / "large.tar.zst")
+    seeding = subprocess.Popen(seeding_program(bundle, site.service.address), stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not any(part.stat().st_size > MIB for part in site.service.store.rglob("_uploads/*/data")):
+            assert seeding.poll() is None, "it ended before it could be interrupted"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(pid, signal.SIGSTOP)
+        seeding.send_signal(signal.SIGINT)
+        _, said = seeding.communicate(timeout=20)
+        assert "KeyboardInterrupt" in said
+    finally:
+        os.kill(pid, signal.SIGCONT)
         seeding.kill()
         seeding.wait()
         stop(site.service)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from mxinstall.seed import plan_seed
+from mxinstall.seed import plan_seed, threads
 from mxinstall.seed.plan import probe_repository
 from mxinstall.seed.record import SeedRecord, forget_seed_record, read_seed_record, write_seed_record
 from mxinstall.seed.tally import Tally
@@ -117,6 +118,24 @@ def test_the_first_fault_ends_all_and_is_the_one_that_is_raised() -> None:
 
 def test_answers_come_in_the_order_of_the_things() -> None:
     assert together(lambda number: number * 2, [3, 1, 2], 3) == [6, 2, 4]
+    assert together(lambda number: number * 2, list(range(500)), 8) == list(range(0, 1000, 2))
+    assert together(lambda number: number * 2, [], 3) == []
+
+
+def test_one_that_hangs_does_not_keep_the_fault_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "NOTICE_SECONDS", 0.1)
+    held = threading.Event()
+
+    def work(thing: str) -> None:
+        if thing == "hangs":
+            held.wait(60)
+        raise KeyError(thing)
+
+    began = time.monotonic()
+    with pytest.raises(KeyError, match="fails"):
+        together(work, ["hangs", "fails"], 2)
+    assert time.monotonic() - began < 10
+    held.set()
 
 
 def test_a_record_is_forgotten_while_seeding_and_nothing_unreadable_counts(tmp_path: Path) -> None:
