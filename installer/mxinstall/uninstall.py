@@ -49,13 +49,12 @@ def uninstall(
 
     Raises AnotherInstaller, FencedOff, ReleaseFailed, ReleaseNotReady when something does not go away.
     """
-    accounts = read_accounts(operator)
-    if not accounts and operator.get("v1", "Namespace", NAMESPACE) is None:
+    if operator.get("v1", "Namespace", NAMESPACE) is None:
         return Removal((), (), (), False)
-    account = accounts[-1] if accounts else None
     with work_dir() as work, stage(sink, "uninstall", "Take the system off the cluster"):
         with hold(operator, work, sink, take_over=take_over) as held:
-            inventory = read_inventory(held.cluster)
+            accounts, inventory = read_accounts(held.cluster), read_inventory(held.cluster)
+            account = accounts[-1] if accounts else None
             helm = HelmReleases(_helm(account, inventory), held.kubeconfig, work)
             if not delete_data:
                 _detach_claims(held.cluster)
@@ -65,10 +64,11 @@ def uninstall(
             namespaces, kept = _remove_namespaces(held.cluster, delete_data)
             for known in accounts:
                 held.cluster.delete("v1", "Secret", name_of(known.generation), NAMESPACE)
+            if delete_data:
+                # While the site is held: whoever begins after us must not lose what is new.
+                held.cluster.delete("v1", "Namespace", NAMESPACE)
+                operator.delete("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", SERVICE_ACCOUNT)
         if delete_data:
-            # The last thing that the epoch's token did was to give the site back; its own namespace goes with ours.
-            operator.delete("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", SERVICE_ACCOUNT)
-            operator.delete("v1", "Namespace", NAMESPACE)
             _await_gone(operator, [NAMESPACE])
             namespaces.append(NAMESPACE)
         for name in kept:

@@ -22,9 +22,10 @@ import yaml
 from apiserver import api_server
 from mxinstall.cluster import Cluster
 from mxinstall.deploy.fencing import TOKEN_CACHE_SECONDS, current_holder, hold
-from mxinstall.deploy.names import NAMESPACE
+from mxinstall.deploy.names import NAMESPACE, SERVICE_ACCOUNT
 from mxinstall.deploy.workdir import work_dir
 from mxinstall.helm_release import HelmReleases, recover, revisions
+from mxinstall.uninstall import uninstall
 
 from darksite import binaries
 from sitebundle.errors import AnotherInstaller, FencedOff, ReleaseFailed
@@ -298,3 +299,23 @@ def test_without_a_takeover_the_same_installer_goes_on_and_ends_well(
         os.kill(running, signal.SIGCONT)
         assert first.wait(timeout=60) == 0
     assert operator.get("v1", "ConfigMap", "content", "default") is not None
+
+
+def test_an_uninstall_with_its_data_takes_the_installers_own_namespace_and_rights_too(operator: Cluster) -> None:
+    """Last here: there is no namespace controller; the test ends the namespace, and what was in it stays."""
+    with work_dir() as work, hold(operator, work, silent):
+        pass
+    ended: list[int] = []
+
+    def finalize() -> None:
+        until(lambda: (operator.get("v1", "Namespace", NAMESPACE) or {})["status"]["phase"] == "Terminating")
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}, "spec": {"finalizers": []}}
+        ended.append(operator.request("PUT", f"/api/v1/namespaces/{NAMESPACE}/finalize", body=body)[0])
+
+    controller = threading.Thread(target=finalize)
+    controller.start()
+    removal = uninstall(operator, silent, delete_data=True, keep_registry=True)
+    controller.join()
+    assert ended == [200]
+    assert removal.namespaces == (NAMESPACE,)
+    assert operator.get("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", SERVICE_ACCOUNT) is None
