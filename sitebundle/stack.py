@@ -81,7 +81,7 @@ class Release(Value):
     site: dict[str, str] = Field(default_factory=dict)
     ready: tuple[Ready, ...] = ()
     timeout_seconds: int = 600
-    rollback: str = "yes"
+    rollback: str = Field(default="yes", pattern=r"^(yes|never|until [a-z][a-z0-9-]*)$")
     profiles: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -156,7 +156,10 @@ class Stack(Value):
         for text in self.images.values():
             if Reference.parse(text).tag in (None, "latest"):
                 raise ValueError(f"image {text} has no tag, or `latest`")
+        spaces = {namespace.name for namespace in self.namespaces}
         for release in self.releases:
+            if release.namespace not in spaces:
+                raise ValueError(f"release {release.name} is in namespace {release.namespace}, which is not listed")
             for other in release.needs:
                 if other not in names:
                     raise ValueError(f"release {release.name} needs {other}, which does not exist")

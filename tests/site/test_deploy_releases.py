@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from apiserver import ApiServer, breakable_api_server
 from carried_stack import carried_stack, loopback_site
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy import secrets
 from mxinstall.deploy.crds import apply_crds
@@ -32,9 +34,9 @@ from mxinstall.helm_release import HelmReleases, revisions
 from mxinstall.plan import Plan, make_plan
 
 from darksite import binaries
-from sitebundle.errors import ClusterRefused, JournalUnwritable, MxError, SiteInvalid
+from sitebundle.errors import ClusterRefused, JournalUnwritable, MxError, ReleaseFailed, SiteInvalid
 from sitebundle.events import silent
-from sitebundle.stack import Generated, SecretPlan
+from sitebundle.stack import Certificate, Generated, SecretPlan
 
 RELEASES = ("cnpg", "valkey")
 AWAY_SECONDS = 10.0
@@ -194,6 +196,26 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(
     assert killed >= 3
 
 
+def test_an_upgrade_that_fails_says_that_there_is_no_way_back(operator: Cluster, tmp_path: Path) -> None:
+    deploy(operator, tmp_path)
+    place = ("apps/v1", "Deployment", "cnpg-controller-manager", "cnpg-system")
+    live = operator.get(*place)
+    assert live is not None
+    # Its selector cannot be changed: from now on the API server itself refuses the apply.
+    operator.delete(*place)
+    spec = json.loads(json.dumps(live["spec"]).replace("cloudnative-pg", "somebody-else"))
+    names = {"name": place[2], "namespace": place[3]}
+    operator.create({"apiVersion": place[0], "kind": place[1], "metadata": names, "spec": spec})
+    try:
+        with pytest.raises(ReleaseFailed, match=r"(?s)Release cnpg .*immutable.*forward only.*never rolled back"):
+            deploy(operator, tmp_path, renewed="cloudnative-pg")
+        assert not read_inventory(operator)["cnpg"].finished
+    finally:
+        operator.delete(*place)
+    deploy(operator, tmp_path)
+    assert all(record.finished for record in read_inventory(operator).values())
+
+
 def test_an_api_server_that_goes_away_for_a_while_is_waited_for(
     server: ApiServer, operator: Cluster, tmp_path: Path
 ) -> None:
@@ -298,6 +320,27 @@ def test_secrets_are_made_once_and_are_the_same_in_every_namespace(operator: Clu
     assert two is not None
     assert one["data"] == two["data"]
     assert one["data"]["k"] == first["data"]["k"]
+
+
+def test_a_certificate_that_lost_its_key_comes_back_as_a_pair(operator: Cluster) -> None:
+    operator.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "secrets-a"}})
+    wanted = Certificate(commonName="db.secrets-a.svc", dns=("db.secrets-a.svc",))
+    plan = SecretPlan(name="pair", namespaces=("secrets-a",), certificate=wanted)
+
+    def pair() -> dict[str, bytes]:
+        found = operator.get("v1", "Secret", "pair", "secrets-a")
+        assert found is not None
+        return {key: base64.b64decode(value) for key, value in found["data"].items()}
+
+    with work_dir() as work, hold(operator, work, silent) as held:
+        secrets.ensure_secrets(held.cluster, [plan], "t")
+        first = pair()
+        operator.patch("v1", "Secret", "pair", {"data": {"tls.key": None}}, "secrets-a")
+        assert secrets.ensure_secrets(held.cluster, [plan], "t") == ["secrets-a/pair"]
+    now = pair()
+    assert now["tls.crt"] != first["tls.crt"]
+    key = serialization.load_pem_private_key(now["tls.key"], None)
+    assert x509.load_pem_x509_certificate(now["tls.crt"]).public_key() == key.public_key()
 
 
 def test_a_refusal_of_the_api_server_says_what_it_refused(operator: Cluster) -> None:

@@ -5,8 +5,9 @@ Not here: what is rendered (the plan), what ready means (`ready`), who may act (
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, depl
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.helm_release import HelmReleases, recover, still_ours
-from sitebundle.errors import ClusterRefused, ReleaseFailed
+from sitebundle.errors import ClusterRefused, ReleaseFailed, ReleaseNotReady
 from sitebundle.events import Note, Sink, Step
 from sitebundle.stack import Namespace, Release
 
@@ -149,8 +150,8 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
         wait_ready(deployment.cluster, expected, deployment.sink, fresh=False, stop=deployment.helm.stop)
         deployment.sink(Step(STAGE, planned.name, "unchanged", "", time.monotonic() - began))
         return False
-    with deployment.journal.step(f"release/{planned.name}") as entry:
-        known = deployment.inventory.get(planned.name)
+    known = deployment.inventory.get(planned.name)
+    with deployment.journal.step(f"release/{planned.name}") as entry, _way_back(planned.release, known):
         write_record(deployment.cluster, _begun(deployment, planned, known))
         uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
         write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
@@ -158,6 +159,26 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
         entry.outcome = planned.change
     deployment.sink(Step(STAGE, planned.name, "ok", planned.change, time.monotonic() - began))
     return True
+
+
+@contextlib.contextmanager
+def _way_back(release: Release, known: ReleaseRecord | None) -> Iterator[None]:
+    """Whoever stands before a failed upgrade must know at once whether the state of before could come back."""
+    try:
+        yield
+    except (ReleaseFailed, ReleaseNotReady) as fault:
+        told = after_failure(release.rollback) if known else ""
+        raise type(fault)(**{**fault.fields, "detail": f"{fault.fields['detail']}{told}"}) from fault
+
+
+def after_failure(rollback: str) -> str:
+    """What a release's `rollback` means for a failed upgrade, as the end of a sentence. Nothing is ever taken back."""
+    if rollback == "never":
+        return " (forward only: this release is never rolled back)"
+    if rollback.startswith("until "):
+        step = rollback.removeprefix("until ")
+        return f" (forward only, unless {step} has not come about yet: this release cannot be rolled back past it)"
+    return " (nothing was rolled back)"
 
 
 def _by_helm(deployment: Deployment, planned: PlannedRelease) -> tuple[Deployed, ...]:

@@ -64,8 +64,9 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
             if secret is None:
                 cluster_made = _create(cluster, plan, namespace, values)
                 made += [f"{namespace}/{plan.name}"] if cluster_made else []
-            elif lacking := {key: values[key] for key in _keys(plan) if key not in (secret.get("data") or {})}:
-                cluster.patch("v1", "Secret", plan.name, {"data": lacking}, namespace)
+            elif lacking := [key for key in _keys(plan) if key not in (secret.get("data") or {})]:
+                keys = _keys(plan) if plan.certificate else lacking
+                cluster.patch("v1", "Secret", plan.name, {"data": {key: values[key] for key in keys}}, namespace)
                 made.append(f"{namespace}/{plan.name}")
     return made
 
