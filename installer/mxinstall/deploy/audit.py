@@ -22,6 +22,8 @@ _KINDS = (
     ("ephemeralContainers", "ephemeralContainerStatuses"),
 )
 
+_LEFT_OVER = "; the pod has ended: if it is of an earlier generation, delete it"
+
 Locked = Mapping[str, tuple[str, ...]]
 """Per upstream reference, the digests that mean it: index (or manifest), platform manifests, configs."""
 
@@ -131,7 +133,7 @@ def _judge(image: str, image_id: str, ended: bool, locked: Locked) -> tuple[str,
         return "", f"asks for {image} without a digest"
     reference = next((name for name, digests in locked.items() if asked in digests), None)
     if reference is None:
-        return "", f"asks for {image}, which is not in the lock"
+        return "", f"asks for {image}, which is not in the lock" + (_LEFT_OVER if ended else "")
     if not image_id:
         # An evicted pod has no statuses any more; a pending one has none yet.
         return reference, "" if ended else "has not started"

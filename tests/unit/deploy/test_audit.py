@@ -69,7 +69,14 @@ def test_a_container_that_has_not_started_is_a_problem_unless_its_pod_has_ended(
 
 
 def test_completed_pods_are_looked_at() -> None:
-    assert len(problems(pod(image_id=f"x@{OTHER}", phase="Succeeded"))[0]) > 0
+    (problem,) = problems(pod(image_id=f"x@{OTHER}", phase="Succeeded"))
+    assert problem == f"runs x@{OTHER}, not {REFERENCE}"
+
+
+def test_a_pod_that_an_earlier_generation_left_behind_is_named_with_what_to_do() -> None:
+    left, running = (problems(pod(image=f"x@{OTHER}", phase=phase))[0] for phase in ("Failed", "Running"))
+    assert left.endswith("of an earlier generation, delete it")
+    assert "delete" not in running
 
 
 def test_nothing_at_all_is_no_pass() -> None:
