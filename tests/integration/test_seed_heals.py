@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,14 +15,16 @@ import pytest
 from mxinstall.registry import ServicePlan, ensure, status, stop
 from mxinstall.seed import SeedReport, seed
 from mxinstall.seed.readback import data_of
+from registries import Fault, FaultyProxy, running_registry
 from seedable import MIB, Content, seeding_program, site_at, two_images
 
 from darksite import binaries
 from sitebundle.archive import BundleReader
 from sitebundle.digest import Digest
 from sitebundle.errors import BlobRotten
+from sitebundle.event_order import in_order
 from sitebundle.events import Event, Note
-from sitebundle.oci.client import Endpoint, Registry
+from sitebundle.oci.client import Endpoint, Registry, RetryPolicy
 
 
 class Seeded:
@@ -201,3 +204,37 @@ def test_an_interrupt_leaves_at_once_also_when_the_registry_hangs(tmp_path: Path
         seeding.kill()
         seeding.wait()
         stop(site.service)
+
+
+def test_a_whole_seeding_through_a_bad_line_ends_and_has_everything(tmp_path: Path) -> None:
+    """Cut requests, lost answers, push-back and failures for every kind of request that a seeding makes."""
+    dice = random.Random(11)
+    faults = [
+        *(Fault("cut-request", method="PATCH", after=dice.randrange(8 * MIB)) for _ in range(12)),
+        *(Fault("cut-request", method="PUT", path="uploads", after=dice.randrange(MIB)) for _ in range(4)),
+        *(Fault("lose-answer", method=method) for method in ("POST", "PATCH", "PUT", "HEAD") for _ in range(6)),
+        *(Fault("status", method=method, status=429) for method in ("POST", "PATCH", "PUT", "HEAD") for _ in range(3)),
+        *(Fault("status", method="PUT", status=503, headers={"Retry-After": "1"}) for _ in range(3)),
+        *(Fault("status", method="PUT", path="manifests", status=500) for _ in range(3)),
+        *(Fault("cut-answer", method="GET", path="blobs", after=1000) for _ in range(4)),
+    ]
+    dice.shuffle(faults)
+    content = Content()
+    shared = [content.layer(number, size) for number, size in ((80, 9 * MIB), (81, 3 * MIB))]
+    for number in range(8):
+        content.image(f"ghcr.io/example/image-{number}:1", [*shared, content.layer(90 + number, 6 * MIB + number)])
+    bundle = content.write(tmp_path / "site.tar.zst")
+    with running_registry(tmp_path / "registry") as address:
+        proxy = FaultyProxy(address)
+        patient = RetryPolicy(attempts=20, base_seconds=0.01, cap_seconds=0.05, retry_after_cap_seconds=0.1)
+        registry = Registry(Endpoint(proxy.url), policy=patient)
+        proxy.faults = faults
+        began = time.monotonic()
+        with BundleReader.open(bundle) as reader:
+            first = seed(reader, site_at(address), registry, in_order(), deep=True)
+            again = seed(reader, site_at(address), registry, in_order(), deep=True)
+        assert time.monotonic() - began < 60
+        proxy.close()
+    assert sum(fault.times for fault in faults) < len(faults) // 4, "the line was not bad enough to prove anything"
+    assert first.moved_bytes >= sum(map(len, content.layers.values()))
+    assert not again.changed
