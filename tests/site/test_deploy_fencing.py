@@ -21,8 +21,9 @@ import pytest
 import yaml
 from apiserver import api_server
 from mxinstall.cluster import Cluster
+from mxinstall.deploy import fencing
 from mxinstall.deploy.fencing import TOKEN_CACHE_SECONDS, current_holder, hold
-from mxinstall.deploy.names import NAMESPACE, SERVICE_ACCOUNT
+from mxinstall.deploy.names import LEASE, NAMESPACE, SERVICE_ACCOUNT
 from mxinstall.deploy.workdir import work_dir
 from mxinstall.helm_release import HelmReleases, recover, revisions
 from mxinstall.uninstall import uninstall
@@ -180,6 +181,18 @@ def test_a_second_installer_is_refused_while_the_first_lives(operator: Cluster) 
         # The first was not disturbed.
         assert held.cluster.get("v1", "Namespace", NAMESPACE) is not None
     assert current_holder(operator) is None
+
+
+def test_a_living_installer_whose_clock_is_behind_is_not_taken_for_dead(
+    operator: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fencing, "RENEW_SECONDS", 2.0)
+    long_ago = {"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}}
+    with work_dir() as work, hold(operator, work, silent) as held:
+        operator.patch("coordination.k8s.io/v1", "Lease", LEASE, long_ago, NAMESPACE)
+        with pytest.raises(AnotherInstaller), hold(operator, work, silent):
+            pass
+        assert held.cluster.get("v1", "Namespace", NAMESPACE) is not None
 
 
 def test_the_epoch_ends_with_the_hold_and_the_next_one_is_higher(operator: Cluster) -> None:

@@ -166,10 +166,12 @@ def _acquire(operator: Cluster, me: str, take_over: bool) -> tuple[int, str]:
         return _written(operator, operator.create, fresh), ""
     spec, annotations = lease["spec"], lease["metadata"].setdefault("annotations", {})
     before = spec.get("holderIdentity") or ""
-    if before and not take_over and _age_seconds(lease) < LEASE_SECONDS:
-        known = Holder.parse(before)
-        if known is None or not known.is_dead():
+    known = Holder.parse(before)
+    if before and not take_over and (known is None or not known.is_dead()):
+        if _age_seconds(lease) < LEASE_SECONDS:
             raise AnotherInstaller(holder=_for_people(before), age_seconds=round(_age_seconds(lease)))
+        # The clocks of two hosts may differ: whoever lives renews the lease meanwhile, and our write meets a conflict.
+        time.sleep(RENEW_SECONDS * 1.5)
     annotations[_EPOCH] = str(max(int(annotations.get(_EPOCH, 0)), _highest_epoch(operator)) + 1)
     lease["spec"] = {
         "holderIdentity": me,
