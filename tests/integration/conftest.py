@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from mxinstall.registry.service import SUPERVISOR
+from mxinstall.registry.systemd import SUPERVISOR
 from registries import FaultyProxy, running_registry
 
 os.environ[SUPERVISOR] = "own"  # Inherited by every mxinstall that a test starts.

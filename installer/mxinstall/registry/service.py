@@ -20,6 +20,7 @@ import urllib3
 
 from mxinstall.registry import configuration
 from mxinstall.registry.listeners import listener_at
+from mxinstall.registry.systemd import Unit, is_in_charge
 from mxinstall.site import Site, state_directory
 from mxinstall.supervision import supervisor
 from mxinstall.supervision.processes import Process, process
@@ -29,13 +30,10 @@ from sitebundle.errors import PortTaken, RegistryServiceFailed
 
 DIRECTORY = "registry"
 CONFIG = "config.yml"
-SUPERVISOR = "MXINSTALL_SUPERVISOR"
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 _FORK_SECONDS = 30.0
-_SYSTEMCTL_SECONDS = 60.0
-_UNITS = Path("/etc/systemd/system")
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,8 @@ def ensure(plan: ServicePlan) -> ServiceStatus:
     plan.store.mkdir(mode=0o700, exist_ok=True)
     _write(plan.config, text)
     _write(plan.directory / supervisor.COMMAND, json.dumps(wanted))
-    if has_systemd():
-        _write(_unit_path(plan), configuration.unit(plan.site, plan.binary, plan.config), 0o644)
-        _systemctl(plan, "daemon-reload")
-        _systemctl(plan, "enable", "--now", _unit_path(plan).name)
+    if is_in_charge():
+        _unit(plan).start(configuration.unit(plan.site, plan.binary, plan.config))
     else:
         subprocess.run(
             [sys.executable, "-m", "mxinstall.supervision.supervisor", str(plan.directory)],
@@ -134,8 +130,8 @@ def ensure(plan: ServicePlan) -> ServiceStatus:
 
 def status(plan: ServicePlan) -> ServiceStatus:
     """Look at the service, and ask the registry itself."""
-    if has_systemd() and _unit_path(plan).exists():
-        return _systemd_status(plan)
+    if _unit(plan).rules():
+        return _status_of_unit(plan)
     record = _record(plan)
     owner = _process(record.get("supervisor"))
     child = _process(record.get("registry"))
@@ -154,11 +150,9 @@ def status(plan: ServicePlan) -> ServiceStatus:
 
 def stop(plan: ServicePlan) -> bool:
     """Stop the service and wait for its end; False when it did not run. Blobs stay. Raises RegistryServiceFailed."""
-    if has_systemd() and _unit_path(plan).exists():
-        running = _systemd_status(plan).running
-        _systemctl(plan, "disable", "--now", _unit_path(plan).name)
-        _unit_path(plan).unlink(missing_ok=True)
-        _systemctl(plan, "daemon-reload")
+    if _unit(plan).rules():
+        running = _status_of_unit(plan).running
+        _unit(plan).remove()
         return running
     owner = _process(_record(plan).get("supervisor"))
     if owner is None:
@@ -171,21 +165,6 @@ def stop(plan: ServicePlan) -> bool:
         if not owner.alive():
             return True
     raise RegistryServiceFailed(address=plan.address, detail=f"pid {owner.pid} does not end", log=plan.log)
-
-
-def has_systemd() -> bool:
-    """Whether systemd runs this host (sd_booted(3)) and a unit would live in our network namespace.
-
-    MXINSTALL_SUPERVISOR=own says no: for hosts where no unit may be written.
-    """
-    if os.environ.get(SUPERVISOR) == "own":
-        return False
-    if not Path("/run/systemd/system").is_dir():
-        return False
-    try:
-        return Path("/proc/self/ns/net").readlink() == Path("/proc/1/ns/net").readlink()
-    except OSError:
-        return False
 
 
 def _check_address(plan: ServicePlan) -> None:
@@ -241,8 +220,8 @@ def _secret(plan: ServicePlan) -> str:
     return path.read_text()
 
 
-def _write(path: Path, text: str, mode: int = 0o600) -> None:
-    write_durably(path, text.encode(), mode)
+def _write(path: Path, text: str) -> None:
+    write_durably(path, text.encode(), 0o600)
 
 
 def _remembered(plan: ServicePlan) -> dict[str, Any] | None:
@@ -269,27 +248,12 @@ def _process(entry: dict[str, Any] | None) -> Process | None:
     return known if known.alive() else None
 
 
-# --- systemd --------------------------------------------------------------------------------------------------
+def _unit(plan: ServicePlan) -> Unit:
+    return Unit(f"mxinstall-registry-{plan.site}.service", plan.address)
 
 
-def _unit_path(plan: ServicePlan) -> Path:
-    return _UNITS / f"mxinstall-registry-{plan.site}.service"
-
-
-def _systemctl(plan: ServicePlan, *arguments: str) -> str:
-    words = ["systemctl", *arguments]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS, check=True)
-    except (subprocess.SubprocessError, OSError) as fault:
-        said = fault.stderr.strip() if isinstance(fault, subprocess.CalledProcessError) else str(fault)
-        log = f"journalctl -u {_unit_path(plan).name}"
-        raise RegistryServiceFailed(address=plan.address, detail=f"{' '.join(words)}: {said}", log=log) from fault
-    return done.stdout
-
-
-def _systemd_status(plan: ServicePlan) -> ServiceStatus:
-    shown = _systemctl(plan, "show", "-p", "MainPID,NRestarts,ActiveState", _unit_path(plan).name)
-    facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+def _status_of_unit(plan: ServicePlan) -> ServiceStatus:
+    facts = _unit(plan).facts()
     child = process(int(facts.get("MainPID") or 0)) if facts.get("MainPID", "0") != "0" else None
     return ServiceStatus(
         kind="systemd",
@@ -299,5 +263,5 @@ def _systemd_status(plan: ServicePlan) -> ServiceStatus:
         pid=child.pid if child else None,
         start_id=child.identity if child else None,
         restarts=int(facts.get("NRestarts") or 0),
-        log=f"journalctl -u {_unit_path(plan).name}",
+        log=_unit(plan).log,
     )
