@@ -1,0 +1,58 @@
+"""A stack.yaml that does not hold together is refused with the place of the fault, before anything is made of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from shipped_stack import MANIFESTS
+
+from sitebundle.errors import StackInvalid
+from sitebundle.stack import read_stack
+
+
+def shipped() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((MANIFESTS / "stack.yaml").read_text())
+    return document
+
+
+def written(folder: Path, document: dict[str, Any]) -> Path:
+    path = folder / "stack.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_the_shipped_stack_holds_together(tmp_path: Path) -> None:
+    assert read_stack(written(tmp_path, shipped())).name == "matrix"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"namespace": "elsewhere"}, "release valkey is in namespace elsewhere, which is not listed"),
+        ({"needs": ["nobody"]}, "release valkey needs nobody, which does not exist"),
+        ({"needs": ["synapse"]}, "releases need each other in a circle"),
+        ({"images": {"redis": "global.image"}}, "image redis, which is not in the image table"),
+        ({"manifest": "https://example.org/x.yaml"}, "a chart or a manifest"),
+        ({"rollback": "perhaps"}, "releases.2.rollback"),
+        ({"rollback": "until"}, "releases.2.rollback"),
+        ({"name": "cnpg"}, "two releases have the same name"),
+    ],
+)
+def test_a_release_that_does_not_fit_is_named_with_the_reason(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    document = shipped()
+    (position,) = (number for number, entry in enumerate(document["releases"]) if entry["name"] == "valkey")
+    assert position == 2
+    document["releases"][position] |= change
+    with pytest.raises(StackInvalid) as refusal:
+        read_stack(written(tmp_path, document))
+    assert reason in refusal.value.message
+
+
+def test_an_image_without_a_tag_of_its_own_is_refused(tmp_path: Path) -> None:
+    document = shipped()
+    document["images"]["valkey"] = "docker.io/valkey/valkey:latest"
+    with pytest.raises(StackInvalid, match="has no tag, or `latest`"):
+        read_stack(written(tmp_path, document))
