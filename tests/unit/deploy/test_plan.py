@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from mxinstall.deploy.inventory import rendered_hash
-from mxinstall.deploy.releases import in_order
+from mxinstall.deploy.releases import after_failure, in_order
 from mxinstall.plan import check_references, placed, site_namer, site_names
 from mxinstall.site import Site
 
@@ -106,3 +106,15 @@ def test_accounts_come_before_workloads_and_webhooks_last() -> None:
     kinds = ["MutatingWebhookConfiguration", "Deployment", "ServiceAccount", "Namespace"]
     ordered = in_order([{"kind": kind, "metadata": {"name": "x"}} for kind in kinds])
     assert [obj["kind"] for obj in ordered] == list(reversed(kinds))
+
+
+@pytest.mark.parametrize(
+    ("rollback", "told"),
+    [
+        ("yes", "nothing was rolled back"),
+        ("never", "forward only: this release is never rolled back"),
+        ("until schema-migrated", "forward only, unless schema-migrated has not come about yet"),
+    ],
+)
+def test_a_failed_upgrade_says_what_its_releases_rollback_means(rollback: str, told: str) -> None:
+    assert told in after_failure(rollback)
