@@ -15,6 +15,8 @@ from darksite import cluster, machines, node_images, nodes, upstream
 from darksite.site import Machine, Site
 
 NAMESPACE = "gap"
+NODE_PORT = 30917
+"""One that the installed system does not have."""
 _TRY = """
 import json, socket, sys
 reached = []
@@ -64,7 +66,7 @@ def pods(site: Site) -> Iterator[Callable[[str], str]]:
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "web", "namespace": NAMESPACE},
-            "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": 30080}]},
+            "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": NODE_PORT}]},
         },
     )
     _kubectl(site, "wait", "--for=condition=Ready", "--timeout=60s", "pod/client", "pod/web")
@@ -137,7 +139,7 @@ def test_a_pod_resolves_a_service_and_reaches_it_on_the_other_node(pods: Callabl
 def test_the_operators_host_reaches_a_service_at_every_nodes_address(site: Site, pods: Callable[[str], str]) -> None:
     assert pods("true") == ""
     for node in site.nodes:
-        fetch = f"import urllib.request as u; print(u.urlopen('http://{node.address}:30080/', timeout=5).read())"
+        fetch = f"import urllib.request as u; print(u.urlopen('http://{node.address}:{NODE_PORT}/', timeout=5).read())"
         said = _output([*_network_of(site.operator), sys.executable, "-c", fetch])
         assert "from-the-other-node" in said, node.name
 
