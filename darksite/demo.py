@@ -131,7 +131,7 @@ def _build(site: Site, places: Places, report: Report) -> Path:
         chosen = ["--platform", PLATFORM, "--profile", PROFILE]
         _mxbundle(["lock", *places_of_lock, "--tools", str(tools), *chosen], environment)
     with _stage(report, "build", "One signed file, straight from the network") as stage:
-        generation, created = _generation(home / "generation.json", lock)
+        generation, created = _generation(home / "generation.json", lock, _installed_generation(site))
         inputs = ["--manifests", str(manifests), "--lock", str(lock), "--mirrors", str(mirrors)]
         options = ["--generation", str(generation), "--profile", PROFILE, "--platform", PLATFORM, "--key", str(key)]
         dated = {**environment, "SOURCE_DATE_EPOCH": str(created)}
@@ -213,17 +213,29 @@ def _stage(report: Report, name: str, title: str) -> Iterator[Stage]:
         stage.seconds = round(time.monotonic() - started, 1)
 
 
-def _generation(record: Path, lock: Path) -> tuple[int, int]:
+def _generation(record: Path, lock: Path, installed: int) -> tuple[int, int]:
     """The generation that this lock is built as, and its date in seconds since the epoch.
 
-    One more than the last, and now, whenever the lock has changed; else the same again, for the same bytes.
+    One more than the last, and now, whenever the lock has changed or the site is at a later one already (a test
+    upgraded it); else the same again, for the same bytes.
     """
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     generation, created, built = json.loads(record.read_text()) if record.exists() else (0, 0, "")
-    if built != digest:
-        generation, created = generation + 1, int(time.time())
+    if built != digest or generation < installed:
+        generation, created = max(generation, installed) + 1, int(time.time())
         record.write_text(json.dumps([generation, created, digest]))
     return int(generation), int(created)
+
+
+def _installed_generation(site: Site) -> int:
+    """What the operator would tell the builder by telephone: the generation at the site, 0 when there is none."""
+    command = [sys.executable, "-m", "darksite", "shell", "--", str(PROGRAMS / "mxinstall"), "--json", "status"]
+    environment = {**os.environ, **operator_environment(site)}
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False).stdout
+    try:
+        return int(json.loads(told.splitlines()[-1])["generation"] or 0)
+    except (IndexError, KeyError, ValueError):
+        return 0
 
 
 def _tool(name: str, version_argument: str) -> dict[str, str | None]:

@@ -83,14 +83,17 @@ def test_a_command_that_fails_ends_its_stage_as_failed_and_names_itself() -> Non
     assert [(stage.name, stage.ok) for stage in report.stages] == [("build", False)]
 
 
-def test_the_generation_goes_up_only_when_the_lock_has_changed(tmp_path: Path) -> None:
+def test_the_generation_goes_up_only_when_the_lock_has_changed_or_the_site_is_ahead(tmp_path: Path) -> None:
     record, lock = tmp_path / "generation.json", tmp_path / "images.lock"
     lock.write_text("one")
-    first = demo._generation(record, lock)
+    first = demo._generation(record, lock, installed=0)
     assert first[0] == 1
-    assert demo._generation(record, lock) == first
+    assert demo._generation(record, lock, installed=1) == first
     lock.write_text("two")
-    assert demo._generation(record, lock)[0] == 2
+    assert demo._generation(record, lock, installed=1)[0] == 2
+    ahead = demo._generation(record, lock, installed=6)
+    assert ahead[0] == 7
+    assert demo._generation(record, lock, installed=7) == ahead
 
 
 def test_the_fingerprint_is_the_one_that_ssh_keygen_prints(tmp_path: Path) -> None:
