@@ -69,8 +69,6 @@ class Builder:
         self._run("lock", *inputs, *choice, "--tools", self.home / "tools.yaml")
         signed = ["--generation", self.generation, "--key", self.home / "builder", "--output", bundle]
         self._run("build", *inputs, *choice, *signed)
-        # A later `make demo` must not offer a generation that this site has left behind.
-        (self.home / "generation.json").write_text(json.dumps([self.generation, ""]))
         return bundle
 
     def _run(self, *arguments: object) -> None:
