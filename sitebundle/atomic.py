@@ -19,17 +19,20 @@ def durable_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
     Readers of `path` see the old file or the whole new one. The folder must exist. Raises OSError.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        rename_durably(Path(temporary), path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _beside(path) as (file, temporary):
+        yield file
+        _sync(file, mode)
+        rename_durably(temporary, path)
+
+
+def create_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write `data` as the whole of a new file. Raises FileExistsError, and leaves what is there, or another OSError."""
+    with _beside(path) as (file, temporary):
+        file.write(data)
+        _sync(file, mode)
+        # A rename would replace what is there; a hard link refuses.
+        path.hardlink_to(temporary)
+    sync_folder(path.parent)
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -51,3 +54,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A temporary file in the folder of `path`; whatever still has its name at the end is removed."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO, mode: int) -> None:
+    file.flush()
+    os.fchmod(file.fileno(), mode)
+    os.fsync(file.fileno())

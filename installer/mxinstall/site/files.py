@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mxinstall.site.model import Site
+from sitebundle.atomic import create_durably
 from sitebundle.errors import SiteInvalid
 
 FILE = "site.yaml"
@@ -77,11 +78,7 @@ def write_site(site: Site, notes: Iterable[str], path: Path) -> None:
     lines = ["# site.yaml: this site's answers. Edit it freely; mxinstall reads it and never rewrites it.", "#"]
     lines += [f"# - {note}" for note in notes]
     body = yaml.safe_dump(site.as_mapping(), sort_keys=False, allow_unicode=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write("\n".join(lines) + "\n" + body)
-        stream.flush()
-        os.fsync(stream.fileno())
+    create_durably(path, ("\n".join(lines) + "\n" + body).encode())
 
 
 def _explain(error: ErrorDetails, tree: yaml.Node | None) -> str:
