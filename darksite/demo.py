@@ -110,7 +110,7 @@ def remove(site: Site, places: Places) -> None:
 def _prepare(site: Site, report: Report) -> None:
     with _stage(report, "prerequisites", "Debian packages"):
         prerequisites.install()
-    with _stage(report, "dark-site", "A dark site: two nodes, a control plane, an operator, no route out"):
+    with _stage(report, "dark-site", "A dark site: three nodes, a control plane, an operator, no route out"):
         _command([sys.executable, "-m", "darksite", "up"])
     with _stage(report, "upstream", "The outside world: a registry and a file host that answer for the real ones"):
         upstream.start(site)

@@ -63,7 +63,7 @@ class Site:
     """A site by name. Raises `ValueError` for a name that is not 1 to 8 lower-case letters and digits."""
 
     name: str = DEFAULT_NAME
-    node_count: int = 2
+    node_count: int = 3
 
     def __post_init__(self) -> None:
         # Interface and namespace names are short, and the name stands in paths.
