@@ -13,7 +13,7 @@ from shipped_stack import MANIFESTS, stack, values_of
 from sitebundle.reference import Reference
 
 CHARTS = sorted(path.parent for path in (MANIFESTS / "charts").glob("*/Chart.yaml"))
-OPEN_ON_PURPOSE = {"config", "rateLimits.rc_*", "tolerations[]"}
+OPEN_ON_PURPOSE = {"config", "tolerations[]"}
 
 
 def contracts() -> dict[str, Any]:
