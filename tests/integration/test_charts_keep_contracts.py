@@ -17,8 +17,8 @@ from sitebundle.stack import read_stack
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 STACK = read_stack(MANIFESTS / "stack.yaml")
 CONTRACTS = {contract.reference: contract for contract in all_contracts()}
-OWN_SCRIPTS = "/etc/synapse/configure.py"
-"""A program that the chart brings itself: what it reads from its environment is no business of the image."""
+OWN_SCRIPTS = {"/etc/synapse/configure.py", "/etc/synapse/check_config.py"}
+"""Programs that a chart brings itself: what they read from their environment is no business of the image."""
 
 
 def containers(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -52,7 +52,7 @@ def violations(contract: Contract, pod: Mapping[str, Any], container: Mapping[st
         found.append("needs runAsUser: the image's user is root or a name")
     if security.get("readOnlyRootFilesystem") and not process.read_only_root:
         found.append("mounts the root read-only")
-    if OWN_SCRIPTS not in container.get("command", ()):
+    if not OWN_SCRIPTS & set(container.get("command", ())):
         found += [
             f"sets {variable['name']}"
             for variable in container.get("env", ())
