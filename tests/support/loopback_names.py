@@ -1,0 +1,48 @@
+"""A DNS server for a loopback address: what the resolver of a program under test asks. A records only."""
+
+import contextlib
+import ipaddress
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+
+
+@contextlib.contextmanager
+def serving(address: str, names: Mapping[str, str]) -> Iterator[None]:
+    """Answers at UDP port 53 of `address` for `names` (name → IPv4 address), which may change meanwhile."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind((address, 53))
+        listener.settimeout(0.2)
+        ended = threading.Event()
+
+        def serve() -> None:
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    question, peer = listener.recvfrom(4096)
+                    listener.sendto(answer(question, names), peer)
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            server.join()
+
+
+def answer(question: bytes, names: Mapping[str, str]) -> bytes:
+    """The reply to one query: its address, no such name, or no record of that type. Source: RFC 1035, 4.1."""
+    labels, position = [], 12
+    while length := question[position]:
+        labels.append(question[position + 1 : position + 1 + length].decode())
+        position += 1 + length
+    kind = struct.unpack_from("!H", question, position + 1)[0]
+    address = names.get(".".join(labels).lower())
+    found = address is not None and kind == 1
+    flags = 0x8400 | (0 if address is not None else 3)
+    header = question[:2] + struct.pack("!HHHHH", flags, 1, int(found), 0, 0)
+    record = b""
+    if found:
+        record = struct.pack("!HHHIH", 0xC00C, 1, 1, 1, 4) + ipaddress.IPv4Address(address).packed
+    return header + question[12 : position + 5] + record
