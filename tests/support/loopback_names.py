@@ -9,18 +9,24 @@ from collections.abc import Iterator, Mapping
 
 
 @contextlib.contextmanager
-def serving(address: str, names: Mapping[str, str]) -> Iterator[None]:
-    """Answers at UDP port 53 of `address` for `names` (name → IPv4 address), which may change meanwhile."""
+def serving(address: str, names: Mapping[str, str], delay_seconds: float = 0.0) -> Iterator[None]:
+    """Answers at UDP port 53 of `address` for `names` (name → IPv4 address), each after `delay_seconds`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind((address, 53))
         listener.settimeout(0.2)
         ended = threading.Event()
 
+        def send(reply: bytes, peer: tuple[str, int]) -> None:
+            with contextlib.suppress(OSError):
+                listener.sendto(reply, peer)
+
         def serve() -> None:
             while not ended.is_set():
                 with contextlib.suppress(TimeoutError):
                     question, peer = listener.recvfrom(4096)
-                    listener.sendto(answer(question, names), peer)
+                    late = threading.Timer(delay_seconds, send, (answer(question, names), peer))
+                    late.daemon = True
+                    late.start()
 
         server = threading.Thread(target=serve, daemon=True)
         server.start()

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -292,9 +292,9 @@ def run_haproxy(
 
 @contextlib.contextmanager
 def running_tier(
-    root: Path, scratch: Path, over: Mapping[str, Any], replicas: int = 1, change: Callable[[str], str] = str
+    root: Path, scratch: Path, over: Mapping[str, Any], replicas: int = 1, dns_delay_seconds: float = 0.0
 ) -> Iterator[Tier]:
-    """A tier that sees all its processes. `change` is applied to haproxy.cfg, where a test must shorten a time."""
+    """A tier that sees all its processes. Health is asked for ten times as often as in a cluster."""
     data = configuration(over)
     net = f"127.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
     authority = new_authority("example")
@@ -311,7 +311,7 @@ def running_tier(
             names[fqdn] = tier.processes[name].address
     backends = re.findall(r"^backend (\S+)\n(.*?)(?=\n\n|\Z)", data["haproxy.cfg"], re.M | re.S)
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(loopback_names.serving(f"{net}.254", names))
+        cleanup.enter_context(loopback_names.serving(f"{net}.254", names, dns_delay_seconds))
         for process in tier.processes.values():
             process.start()
             cleanup.callback(process.stop)
@@ -323,7 +323,7 @@ def running_tier(
             written = (
                 data["haproxy.cfg"].replace("bind *:", f"bind {net}.{1 + replica}:").replace("inter 2s", "inter 200ms")
             )
-            (folder / "haproxy.cfg").write_text(change(written))
+            (folder / "haproxy.cfg").write_text(written)
             command = ("/bin/sh", f"{FOLDER}/start.sh", CERTIFICATES_SECONDS)
             running = run_haproxy(root, folder, certificates, resolv_conf, *command)
             tier.running.append(running)
