@@ -279,6 +279,22 @@ def test_a_lost_synchrotron_moves_only_its_own_clients_and_gets_them_back(tier: 
     assert {token: tier.sync(token).worker for token in tokens} == before
 
 
+def test_a_synchrotron_that_autoscaling_adds_takes_its_share_and_nothing_else_moves(
+    haproxy_root: Path, tmp_path: Path
+) -> None:
+    workers = {"synchrotron": {"replicas": 2, "autoscaling": {"maximum": 4, "cpuPercent": 70}}}
+    over = {"workers": {**SOME_TYPES["workers"], **workers}, "database": {"maxConnections": 300}}
+    later = ("synapse-synchrotron-2", "synapse-synchrotron-3")
+    with running_tier(haproxy_root, tmp_path, over, replicas=2, missing=later) as growing:
+        tokens = [f"tok_{number}" for number in range(120)]
+        before = {token: growing.sync(token).worker for token in tokens}
+        growing.appear(later[0])
+        growing.wait_for({"synchrotron-by-token": 3})
+        after = {token: growing.sync(token, replica=1).worker for token in tokens}
+    assert set(before.values()) == {"synapse-synchrotron-0", "synapse-synchrotron-1"}
+    assert {after[token] for token in tokens if after[token] != before[token]} == {later[0]}
+
+
 @pytest.mark.parametrize(
     ("part", "method", "path", "worker"),
     [

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,6 +120,8 @@ class Tier:
     authority: KeyPair
     certificates: Path
     processes: dict[str, Process] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """What DNS says: the process's name in the cluster, and its address."""
     running: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def ask(
@@ -192,6 +194,12 @@ class Tier:
             connection.close()
         pattern = r'^haproxy_backend_active_servers\{proxy="([^"]+)"\} (\d+)'
         return {name: int(count) for name, count in re.findall(pattern, text, re.M)}
+
+    def appear(self, name: str) -> None:
+        """A process that was missing is started, and DNS knows it."""
+        self.processes[name].start()
+        kind = re.sub(r"-\d+$", "", name)
+        self.names[f"{name}.{kind}.matrix.svc.cluster.local"] = self.processes[name].address
 
     def renew(self) -> str:
         """A new certificate takes the old one's place, all at one moment as the kubelet does it; its PEM text."""
@@ -292,9 +300,17 @@ def run_haproxy(
 
 @contextlib.contextmanager
 def running_tier(
-    root: Path, scratch: Path, over: Mapping[str, Any], replicas: int = 1, dns_delay_seconds: float = 0.0
+    root: Path,
+    scratch: Path,
+    over: Mapping[str, Any],
+    replicas: int = 1,
+    dns_delay_seconds: float = 0.0,
+    missing: Collection[str] = (),
 ) -> Iterator[Tier]:
-    """A tier that sees all its processes. Health is asked for ten times as often as in a cluster."""
+    """A tier that sees all its processes. Health is asked for ten times as often as in a cluster.
+
+    The processes `missing` are not there: they neither run nor have a name; `Tier.appear` brings them.
+    """
     data = configuration(over)
     net = f"127.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
     authority = new_authority("example")
@@ -304,16 +320,17 @@ def running_tier(
     certificates = scratch / "tls"
     tier = Tier([f"{net}.{1 + replica}" for replica in range(replicas)], authority, certificates)
     tier.renew()
-    names = {}
     for name, fqdn in re.findall(r"^    server (\S+) (\S+):8008 ", data["haproxy.cfg"], re.M):
         if name not in tier.processes:
             tier.processes[name] = Process(name, f"{net}.{10 + len(tier.processes)}")
-            names[fqdn] = tier.processes[name].address
+            if name not in missing:
+                tier.names[fqdn] = tier.processes[name].address
     backends = re.findall(r"^backend (\S+)\n(.*?)(?=\n\n|\Z)", data["haproxy.cfg"], re.M | re.S)
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(loopback_names.serving(f"{net}.254", names, dns_delay_seconds))
-        for process in tier.processes.values():
-            process.start()
+        cleanup.enter_context(loopback_names.serving(f"{net}.254", tier.names, dns_delay_seconds))
+        for name, process in tier.processes.items():
+            if name not in missing:
+                process.start()
             cleanup.callback(process.stop)
         for replica in range(replicas):
             folder = scratch / str(replica)
@@ -328,7 +345,9 @@ def running_tier(
             running = run_haproxy(root, folder, certificates, resolv_conf, *command)
             tier.running.append(running)
             cleanup.callback(end, running)
-        tier.wait_for({name: len(re.findall(r"^    server ", text, re.M)) for name, text in backends})
+        tier.wait_for(
+            {name: len(set(re.findall(r"^    server (\S+)", text, re.M)) - set(missing)) for name, text in backends}
+        )
         yield tier
 
 
