@@ -189,7 +189,9 @@ handlers:
 loggers:
   # Both write a line for every statement or request at INFO and below.
   synapse.storage.SQL: {level: WARNING}
+  {{- if not .Values.logRequests }}
   synapse.access: {level: WARNING}
+  {{- end }}
 root:
   level: {{ .Values.logLevel }}
   handlers: [console]
