@@ -117,6 +117,7 @@ class SecretPlan(Value):
     """A Secret that the installer makes once and never overwrites, in each namespace that needs it.
 
     Exactly one of: `data` (generated keys), `certificate`, `ca` (only ca.crt, the site's CA certificate).
+    taken: how whoever mounts a renewed certificate takes it: by itself (reload), or by a restart of its pods.
     """
 
     name: str
@@ -126,6 +127,7 @@ class SecretPlan(Value):
     certificate: Certificate | None = None
     ca: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
+    taken: Literal["reload", "restart"] = "restart"
 
 
 class Namespace(Value):

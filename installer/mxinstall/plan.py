@@ -18,6 +18,7 @@ from mxinstall.deploy.crds import changed_crds
 from mxinstall.deploy.drift import drifted, is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed, rendered_hash
 from mxinstall.deploy.releases import Change, PlannedRelease, namespace_object
+from mxinstall.deploy.rollout import Rollout, rollout_of, unfinished
 from sitebundle.digest import Digest
 from sitebundle.errors import ReferenceNotInBundle, TransportError
 from sitebundle.helm import Helm
@@ -75,6 +76,7 @@ class Plan:
                     "images": list(planned.references),
                     "drift": list(planned.drift),
                     "rollback": planned.release.rollback,
+                    "rollout": planned.rollout.as_json(),
                 }
                 for level, releases in enumerate(self.levels)
                 for planned in releases
@@ -251,15 +253,20 @@ def _compared(
         change = "new"
     elif record.rendered_hash != rendered:
         change = "changed"
-    elif differing := drifted(cluster, [obj for obj in objects if not is_hook(obj)]):
-        change, drift = "drifted", tuple(str(deployed(obj)) for obj in differing)
+    else:
+        differing = drifted(cluster, [obj for obj in objects if not is_hook(obj)])
+        drift = (*(str(deployed(obj)) for obj in differing), *unfinished(cluster, objects))
+        change = "drifted" if drift else "unchanged"
+    chart = carried.charts.get(release.name)
+    moves = chart is not None and change in ("changed", "drifted")
     return PlannedRelease(
         release=release,
         change=change,
         objects=objects,
         rendered_hash=rendered,
         values=values,
-        chart=carried.charts.get(release.name),
+        chart=chart,
         references=tuple(sorted({use.reference for use in image_uses(objects, release.name, carried.operands)})),
         drift=drift,
+        rollout=rollout_of(cluster, objects, record) if moves else Rollout(),
     )

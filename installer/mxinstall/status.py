@@ -15,7 +15,7 @@ from mxinstall.deploy.audit import AuditReport, audit
 from mxinstall.deploy.fencing import current_holder
 from mxinstall.deploy.inventory import ReleaseRecord, read_inventory
 from mxinstall.deploy.journal import Account, read_accounts
-from mxinstall.deploy.ready import Expected, pod_trouble, unmet
+from mxinstall.deploy.ready import on_record, pod_trouble, unmet
 from mxinstall.deploy.secrets import Expiry, expiries
 from mxinstall.helm_release import revisions
 from sitebundle.stack import Stack
@@ -155,13 +155,7 @@ def _release(cluster: Cluster, stack: Stack, record: ReleaseRecord) -> ReleaseSt
     known = next((release for release in stack.releases if release.name == record.release), None)
     obstacles: list[str] = ["the stack knows no such release any more"]
     if known is not None:
-        # What it was rendered from is not here, but names and kinds are all that the conditions ask for.
-        objects: list[dict[str, Any]] = [
-            {"apiVersion": e.api_version, "kind": e.kind, "metadata": {"name": e.name, "namespace": e.namespace}}
-            for e in record.objects
-        ]
-        answerable = known.model_copy(update={"ready": tuple(r for r in known.ready if r.accepts is None)})
-        obstacles = unmet(cluster, Expected(answerable, objects, {}))
+        obstacles = unmet(cluster, on_record(known, record))
     newest = revisions(cluster, record.release, record.namespace)[-1:] if record.is_chart else []
     return ReleaseStatus(
         name=record.release,

@@ -35,6 +35,8 @@ def plan_text(plan: Plan) -> str:
     for planned in plan.releases:
         drift = f": {', '.join(planned.drift)}" if planned.drift else ""
         lines.append(f"  {planned.change:<10} {planned.name} ({len(planned.objects)} objects){drift}")
+        if moves := str(planned.rollout):
+            lines.append(f"  {'':<10} {moves}")
     lines += [f"  {'removed':<10} {name}" for name in plan.removed]
     for title, names in (("namespaces", plan.namespaces), ("secrets", plan.secrets), ("CRDs", plan.crds)):
         if names:

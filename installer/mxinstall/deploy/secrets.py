@@ -57,7 +57,7 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
         for secret in existing.values():
             values = {**((secret or {}).get("data") or {}), **values}
         if set(_keys(plan)) - set(values):
-            fresh = _fresh(plan, authority)
+            fresh = fresh_values(plan, authority)
             # A certificate and its key belong together: never one old and one new.
             values = fresh if plan.certificate else {**fresh, **values}
         for namespace, secret in existing.items():
@@ -140,7 +140,8 @@ def _keys(plan: SecretPlan) -> tuple[str, ...]:
     return ("ca.crt",) if plan.ca else tuple(plan.data)
 
 
-def _fresh(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+def fresh_values(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+    """New values of every key of a Secret, in base64 as the API has them."""
     if plan.certificate:
         wanted = plan.certificate
         pair = issue(authority, wanted.common_name, wanted.dns, wanted.usages)
@@ -174,6 +175,12 @@ def _kept(cluster: Cluster, secret: Object) -> bool:
     return True
 
 
+def known_authority(cluster: Cluster) -> KeyPair | None:
+    """The site's CA with its key; None before the first install. Reads only."""
+    known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
+    return None if known is None else _pair(known)
+
+
 def _authority(cluster: Cluster, site: str) -> KeyPair:
     known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
     if known is None:
@@ -188,5 +195,9 @@ def _authority(cluster: Cluster, site: str) -> KeyPair:
         }
         _kept(cluster, secret)
         known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE) or secret
-    data = known["data"]
+    return _pair(known)
+
+
+def _pair(authority: Object) -> KeyPair:
+    data = authority["data"]
     return KeyPair(base64.b64decode(data["ca.crt"]).decode(), base64.b64decode(data["ca.key"]).decode())
