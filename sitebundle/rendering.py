@@ -25,11 +25,9 @@ from sitebundle.podspecs import (
     pod_specs,
     rewrite_images,
 )
-from sitebundle.stack import Release, Stack
+from sitebundle.stack import ABSENT, Release, Stack, look_up
 
 __all__ = ["ImageOf", "Sources", "merged", "read_objects", "render", "rewrite_images", "values_for"]
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def values_for(
     for key, path in release.images.items():
         values = merged(values, _nested(path, image_of(stack.images[key])))
     for path, source in release.site.items():
-        found = _lookup(site or {}, source)
-        if found is not _ABSENT:
+        found = look_up(site or {}, source)
+        if found is not ABSENT:
             values = merged(values, _nested(path, found))
     return values
 
@@ -184,11 +182,3 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
         value = {part: value}
     assert isinstance(value, dict)
     return value
-
-
-def _lookup(node: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return _ABSENT
-        node = node[part]
-    return node

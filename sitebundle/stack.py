@@ -6,6 +6,7 @@ Pure values and their reading; rendering is `sitebundle.rendering`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
@@ -106,10 +107,15 @@ class Generated(Value):
 
 
 class Certificate(Value):
-    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt."""
+    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt.
+
+    `site`: dotted paths into site.yaml's spec (`hosts.matrix`) whose values are DNS names too; one that the site
+    lacks is left out.
+    """
 
     common_name: str = Field(alias="commonName")
     dns: tuple[str, ...] = ()
+    site: tuple[str, ...] = ()
     usages: tuple[Literal["server", "client"], ...] = ("server",)
 
 
@@ -128,6 +134,16 @@ class SecretPlan(Value):
     ca: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
     taken: Literal["reload", "restart"] = "restart"
+
+    def at(self, spec: Mapping[str, Any]) -> SecretPlan:
+        """The same plan with every name written out for a site; `spec` is site.yaml's."""
+        if self.certificate is None or not self.certificate.site:
+            return self
+        found = [look_up(spec, path) for path in self.certificate.site]
+        # A server name may carry a port, a certificate's name may not.
+        names = [str(name).partition(":")[0] for name in found if name is not ABSENT]
+        dns = tuple(dict.fromkeys((*self.certificate.dns, *names)))
+        return self.model_copy(update={"certificate": self.certificate.model_copy(update={"dns": dns, "site": ()})})
 
 
 class Namespace(Value):
@@ -186,6 +202,10 @@ class Stack(Value):
         """The releases that `profile` deploys (an entry without profiles is in all)."""
         return tuple(r for r in self.releases if not r.profiles or profile in r.profiles)
 
+    def secrets_at(self, spec: Mapping[str, Any]) -> tuple[SecretPlan, ...]:
+        """The secrets of a site; `spec` is site.yaml's."""
+        return tuple(plan.at(spec) for plan in self.secrets)
+
     def levels(self, profile: str) -> tuple[tuple[Release, ...], ...]:
         """The releases of `profile` in dependency levels: inside one, none needs another; names sorted."""
         releases = {release.name: release for release in self.of_profile(profile)}
@@ -199,6 +219,19 @@ class Stack(Value):
             levels.append(tuple(releases[name] for name in ready))
             sorter.done(*ready)
         return tuple(levels)
+
+
+ABSENT = object()
+"""What `look_up` returns for a path that is not there; None is a value."""
+
+
+def look_up(node: Any, path: str) -> Any:
+    """The value at a dotted path into site.yaml's spec, or ABSENT."""
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return ABSENT
+        node = node[part]
+    return node
 
 
 def read_stack(path: Path) -> Stack:

@@ -203,7 +203,7 @@ def _deploy(opening: Opening, held: Hold, journal: Journal, plan: Plan, helm: Pa
         with journal.step("namespaces"):
             ensure_namespaces(cluster, stack.namespaces)
         with journal.step("secrets"):
-            made = ensure_secrets(cluster, stack.secrets, opening.site.name)
+            made = ensure_secrets(cluster, stack.secrets_at(opening.site.spec_mapping()), opening.site.name)
             if pull_secret := opening.site.spec.registry.pull_secret:
                 spread_pull_secret(cluster, pull_secret, [namespace.name for namespace in stack.namespaces])
         with journal.step("crds"):

@@ -31,23 +31,65 @@ types:
 
 {{/*
 The processes that run, in routing order, main first, as YAML `processes: […]`: name, replicas, resources, connections,
-and what files/worker-types.yaml says of the type.
+what files/worker-types.yaml says of the type, and what follows from both:
+maximum    as many as there may be at any time: replicas, or the bound of autoscaling
+media      it serves media
+replicates other processes call it on port 9093
+Where a type does not run and another one writes its stream (`streams` in the values), that one gets its routes too.
 */}}
 {{- define "synapse.processes" -}}
 {{- $root := . -}}
-{{- $main := mergeOverwrite (dict "name" "main" "replicas" 1 "listeners" (list "client" "openid") "replicates" true "streams" (list) "routes" (list) "fallback" "none" "media" false) (deepCopy .Values.main) -}}
-{{- $media := (index .Values.workers "media-repository" | default dict).replicas | default 0 | int -}}
-{{- if eq $media 0 -}}
-{{- $_ := set $main "media" true -}}
-{{- $_ := set $main "listeners" (list "client" "openid" "media") -}}
-{{- end -}}
-{{- $processes := list $main -}}
+{{- $on := dict "federation" .Values.federation.enabled "presence" .Values.presence.enabled -}}
+{{- $types := list -}}
+{{- $running := dict -}}
 {{- range $type := (fromYaml (include "synapse.types" .)).types -}}
+{{- if or (not $type.needs) (get $on ($type.needs | default "")) -}}
+{{- $types = append $types $type -}}
 {{- $entry := index $root.Values.workers $type.name | default dict -}}
 {{- if gt (int ($entry.replicas | default 0)) 0 -}}
+{{- $_ := set $running $type.name $entry -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $media := hasKey $running "media-repository" -}}
+{{- $federation := .Values.federation.enabled -}}
+{{- $client := list "client" ($federation | ternary "federation" "openid") -}}
+{{- $main := dict "name" "main" "replicas" 1 "maximum" 1 "replicates" true "streams" (list) "routes" (list) "fallback" "none" "media" (not $media) "listeners" ($media | ternary $client (append $client "media")) -}}
+{{- $processes := list (mergeOverwrite $main (deepCopy .Values.main)) -}}
+{{- range $type := $types -}}
+{{- $entry := get $running $type.name -}}
+{{- if $entry -}}
 {{- $process := mergeOverwrite (deepCopy $root.Values.workerDefaults) (deepCopy $type) (deepCopy $entry) -}}
-{{- $_ := set $process "streams" ($entry.streams | default list) -}}
-{{- $_ := set $process "media" (has "media" $type.listeners) -}}
+{{- $streams := $type.streams | default list -}}
+{{- $listeners := $type.listeners -}}
+{{- $routes := $type.routes -}}
+{{- range $owner := $types -}}
+{{- $more := list -}}
+{{- range $stream := $entry.streams -}}
+{{- if and (has $stream ($owner.streams | default list)) (not (has $stream $streams)) -}}
+{{- $more = append $more $stream -}}
+{{- end -}}
+{{- end -}}
+{{- if $more -}}
+{{- $streams = concat $streams $more -}}
+{{- if not (hasKey $running $owner.name) -}}
+{{- $listeners = concat $listeners $owner.listeners | uniq -}}
+{{- $routes = concat $routes $owner.routes -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $serves := has "media" $listeners -}}
+{{- if and $serves $federation -}}
+{{- $listeners = append $listeners "federation" -}}
+{{- end -}}
+{{- $maximum := int $process.replicas -}}
+{{- with $entry.autoscaling -}}
+{{- $maximum = int .maximum -}}
+{{- end -}}
+{{- /* One by one: mergeOverwrite leaves out what is empty or false. */ -}}
+{{- range $key, $value := dict "streams" $streams "listeners" $listeners "routes" $routes "media" $serves "maximum" $maximum "replicates" (or $serves (gt (len $streams) 0)) -}}
+{{- $_ := set $process $key $value -}}
+{{- end -}}
 {{- $processes = append $processes $process -}}
 {{- end -}}
 {{- end -}}

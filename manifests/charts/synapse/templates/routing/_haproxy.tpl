@@ -115,7 +115,7 @@ backend {{ include "synapse.backend" (dict "type" $process.name "balance" $balan
     balance hash var(txn.{{ $balance }})
     hash-type consistent sdbm avalanche
     {{- end }}
-    {{- range $ordinal := until (int $process.replicas) }}
+    {{- range $ordinal := until (int $process.maximum) }}
     server {{ include "synapse.name" (dict "root" $root "type" $process.name) }}-{{ $ordinal }} {{ include "synapse.pod-host" (dict "root" $root "type" $process.name "ordinal" $ordinal) }}:8008
     {{- end }}
 {{ end }}
