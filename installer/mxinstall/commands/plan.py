@@ -41,6 +41,7 @@ def plan_text(plan: Plan) -> str:
     for title, names in (("namespaces", plan.namespaces), ("secrets", plan.secrets), ("CRDs", plan.crds)):
         if names:
             lines.append(f"  to make or change: {len(names)} {title} ({', '.join(names)})")
+    lines += [f"  certificate: {entry}" for entry in plan.certificates]
     lines.append(f"  to move: {plan.bytes_to_move / 1e6:.1f} MB")
     if plan.nothing_to_do and not plan.bytes_to_move:
         lines.append("nothing to do")

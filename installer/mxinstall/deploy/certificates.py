@@ -17,7 +17,7 @@ from threading import Event
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
-from mxinstall.deploy.authority import expiry
+from mxinstall.deploy.authority import expiry, names
 from mxinstall.deploy.ready import workload_obstacle
 from mxinstall.deploy.rollout import in_waves
 from mxinstall.deploy.secrets import fresh_values, known_authority
@@ -67,7 +67,8 @@ def due(
     within_days: int = RENEW_DAYS,
     now: datetime | None = None,
 ) -> list[Due]:
-    """The certificates named in `forced`, those that end within `within_days`, and those of unlike namespaces.
+    """The certificates named in `forced`, those that end within `within_days`, those that lack a name that site.yaml
+    gives, and those that are unlike in two namespaces. `plans` are the site's, every name written out.
 
     One that would end no later than it does now, because the CA ends then, is not renewed for its age. Reads only.
     """
@@ -87,6 +88,8 @@ def due(
             found.append(Due(plan, "asked for"))
         elif later and ends - moment < timedelta(days=within_days):
             found.append(Due(plan, f"ends {ends:%Y-%m-%d}"))
+        elif lacking := sorted(set(plan.certificate.dns) - names(first)):
+            found.append(Due(plan, f"is not for {', '.join(lacking)}"))
         elif any(text is not None and text != first for text in texts):
             found.append(Due(plan, _UNLIKE))
     return found

@@ -91,16 +91,15 @@ def rollout_of(
 
 
 def unfinished(cluster: Cluster, objects: Sequence[Object]) -> list[str]:
-    """The workloads that an earlier run held back or stopped and did not let go, each as `Kind/namespace/name`."""
-    found = []
-    for obj in _workloads(objects):
-        if _wave(obj) is None and _annotation(obj, STOP_TOGETHER) is None:
-            continue
-        live = _live(cluster, obj)
-        if live is not None and _marked(live):
-            what = "held back" if _annotation(live, HELD) else "stopped"
-            found.append(f"{deployed(obj)} ({what})")
-    return found
+    """Of rendered `objects`, those that an earlier run held back or stopped and did not let go. Reads only."""
+    ordered = [obj for obj in _workloads(objects) if _wave(obj) is not None or _annotation(obj, STOP_TOGETHER)]
+    return left_behind(live for obj in ordered if (live := _live(cluster, obj)))
+
+
+def left_behind(workloads: Iterable[Object]) -> list[str]:
+    """Those live workloads that are held back or were stopped, each as `Kind/namespace/name (what)`."""
+    marked = [live for live in workloads if _marked(live)]
+    return [f"{deployed(live)} ({'held back' if _annotation(live, HELD) else 'stopped'})" for live in marked]
 
 
 @dataclass(frozen=True)
