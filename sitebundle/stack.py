@@ -123,6 +123,7 @@ class SecretPlan(Value):
     """A Secret that the installer makes once and never overwrites, in each namespace that needs it.
 
     Exactly one of: `data` (generated keys), `certificate`, `ca` (only ca.crt, the site's CA certificate).
+    taken: how whoever mounts a renewed certificate takes it: by itself (reload), or by a restart of its pods.
     """
 
     name: str
@@ -132,6 +133,7 @@ class SecretPlan(Value):
     certificate: Certificate | None = None
     ca: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
+    taken: Literal["reload", "restart"] = "restart"
 
     def at(self, spec: Mapping[str, Any]) -> SecretPlan:
         """The same plan with every name written out for a site; `spec` is site.yaml's."""

@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.inventory import ReleaseRecord
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, ReleaseNotReady
 from sitebundle.events import Note, Sink
 from sitebundle.stack import Ready, Release
@@ -31,6 +32,19 @@ class Expected:
     release: Release
     objects: Sequence[Object]
     others: Mapping[str, Sequence[Object]]
+
+
+def on_record(release: Release, record: ReleaseRecord) -> Expected:
+    """What there is to wait for when all that is known is the record: names and kinds are all the conditions ask for.
+
+    Whether an operator accepts objects cannot be asked without them.
+    """
+    objects: list[Object] = [
+        {"apiVersion": e.api_version, "kind": e.kind, "metadata": {"name": e.name, "namespace": e.namespace}}
+        for e in record.objects
+    ]
+    answerable = release.model_copy(update={"ready": tuple(r for r in release.ready if r.accepts is None)})
+    return Expected(answerable, objects, {})
 
 
 def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool, stop: Event | None = None) -> None:

@@ -6,7 +6,9 @@ Plain objects, owned by no release. Not here: what uses them (charts name them),
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets as system
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,14 +25,21 @@ from sitebundle.stack import Generated, SecretPlan
 AUTHORITY = "site-authority"
 """The Secret in `mx-system` that holds the CA's key; it is in no other namespace."""
 
+_SHOWN_SECONDS = 3.0
+
 
 @dataclass(frozen=True)
 class Expiry:
-    """When a certificate of the site ends."""
+    """When a certificate of the site ends. Without a namespace, `secret` says where it was seen."""
 
     secret: str
     namespace: str
     ends: datetime
+
+    @property
+    def name(self) -> str:
+        """`namespace/secret`, or who shows it."""
+        return f"{self.namespace}/{self.secret}" if self.namespace else self.secret
 
 
 def missing(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[str]:
@@ -57,7 +66,7 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
         for secret in existing.values():
             values = {**((secret or {}).get("data") or {}), **values}
         if set(_keys(plan)) - set(values):
-            fresh = _fresh(plan, authority)
+            fresh = fresh_values(plan, authority)
             # A certificate and its key belong together: never one old and one new.
             values = fresh if plan.certificate else {**fresh, **values}
         for namespace, secret in existing.items():
@@ -103,15 +112,27 @@ def _pull_secret(cluster: Cluster, name: str) -> Object:
     return source
 
 
-def expiries(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[Expiry]:
-    """Every certificate of the site's secrets, soonest first, the CA's own included."""
+def expiries(cluster: Cluster, namespaces: Iterable[str]) -> list[Expiry]:
+    """Every certificate in a Secret of `namespaces`, soonest first, the CA's own included; operators' too."""
     found = []
-    places = [(plan.name, ns, "tls.crt") for plan in plans if plan.certificate for ns in plan.namespaces]
-    for name, namespace, key in [(AUTHORITY, NAMESPACE, "ca.crt"), *places]:
-        secret = cluster.get("v1", "Secret", name, namespace)
-        if secret and key in (secret.get("data") or {}):
-            found.append(Expiry(name, namespace, expiry(base64.b64decode(secret["data"][key]).decode())))
+    for namespace in sorted({*namespaces, NAMESPACE}):
+        for secret in cluster.list("v1", "Secret", namespace):
+            name, data = secret["metadata"]["name"], secret.get("data") or {}
+            key = "ca.crt" if name == AUTHORITY and namespace == NAMESPACE else "tls.crt"
+            if text := base64.b64decode(data.get(key) or "").decode(errors="replace"):
+                with contextlib.suppress(ValueError):
+                    found.append(Expiry(name, namespace, expiry(text)))
     return sorted(found, key=lambda entry: (entry.ends, entry.namespace, entry.secret))
+
+
+def served_expiry(address: str) -> Expiry | None:
+    """When the certificate ends that a server at `host:port` shows, whoever signed it; None when it shows none."""
+    host, _, port = address.rpartition(":")
+    try:
+        text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
+        return Expiry(f"shown by {address}", "", expiry(text))
+    except (OSError, ValueError):
+        return None
 
 
 def generated_value(plan: Generated) -> str:
@@ -140,7 +161,8 @@ def _keys(plan: SecretPlan) -> tuple[str, ...]:
     return ("ca.crt",) if plan.ca else tuple(plan.data)
 
 
-def _fresh(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+def fresh_values(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+    """New values of every key of a Secret, in base64 as the API has them."""
     if plan.certificate:
         wanted = plan.certificate
         pair = issue(authority, wanted.common_name, wanted.dns, wanted.usages)
@@ -174,6 +196,12 @@ def _kept(cluster: Cluster, secret: Object) -> bool:
     return True
 
 
+def known_authority(cluster: Cluster) -> KeyPair | None:
+    """The site's CA with its key; None before the first install. Reads only."""
+    known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
+    return None if known is None else _pair(known)
+
+
 def _authority(cluster: Cluster, site: str) -> KeyPair:
     known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
     if known is None:
@@ -188,5 +216,9 @@ def _authority(cluster: Cluster, site: str) -> KeyPair:
         }
         _kept(cluster, secret)
         known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE) or secret
-    data = known["data"]
+    return _pair(known)
+
+
+def _pair(authority: Object) -> KeyPair:
+    data = authority["data"]
     return KeyPair(base64.b64decode(data["ca.crt"]).decode(), base64.b64decode(data["ca.key"]).decode())
