@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 
-from darksite import cgroups, cluster, control_plane, machines, network, nodes, processes
+from darksite import cgroups, cluster, control_plane, machines, network, network_policy, nodes, processes
 from darksite.site import Machine, Node, Site
 
 
@@ -38,6 +38,7 @@ def on(site: Site, machine: Machine) -> None:
         nodes.wait_for_runtime(site, machine)
         nodes.start_kubelet(site, machine)
         nodes.start_proxy(site, machine)
+        network_policy.settle(site, machine)
         return
     control_plane.start_api(site)
     cluster.wait_for_api(site)
