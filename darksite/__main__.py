@@ -52,9 +52,15 @@ def build() -> None:
 
 @cli.command()
 @of_site
-def up(site: Site) -> None:
+@click.option(
+    "--network-policy/--no-network-policy",
+    "enforce",
+    default=None,
+    help="Whether NetworkPolicies are enforced (default: as before; at first $MXDARK_NETWORK_POLICY, else yes).",
+)
+def up(site: Site, enforce: bool | None) -> None:
     """Bring the site up, or what of it is missing."""
-    lifecycle.up(site, _report)
+    lifecycle.up(site, _report, enforce=enforce)
     print(f"site {site.name} is up; KUBECONFIG={site.kubeconfig}")
 
 
@@ -73,6 +79,7 @@ def status(site: Site, as_json: bool) -> None:
         for part, running in found.parts.items():
             print(f"  {part:32} {'running' if running else 'DOWN'}")
         print(f"  nodes ready: {' '.join(found.nodes_ready) or 'none'}")
+        print(f"  {found.network_policy}")
     sys.exit(0 if found.up else 1 if found.exists else 3)
 
 

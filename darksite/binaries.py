@@ -172,6 +172,7 @@ def _products() -> dict[str, Product]:
         "pause": _pause(),
         "kubectl": Product(clients.key, clients.build, clients.inputs, "kubectl"),
         "helm": Product(clients.key, clients.build, clients.inputs, "helm"),
+        "kube-router": _one(GoModule("kube-router"), "kube-router"),
         "crane": _one(GoModule("crane"), "crane"),
     }
 

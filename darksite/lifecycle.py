@@ -22,6 +22,7 @@ from darksite import (
     control_plane,
     machines,
     network,
+    network_policy,
     node_images,
     nodes,
     prerequisites,
@@ -42,6 +43,7 @@ SITE_PROGRAMS = (
     "etcd",
     "coredns",
     "local-path-provisioner",
+    "kube-router",
     "registry",
     "cnpg-manager",
     "kubectl",
@@ -58,6 +60,7 @@ class Status:
     nodes_ready: tuple[str, ...]
     kubeconfig: str
     registry: str
+    network_policy: str
 
     @property
     def exists(self) -> bool:
@@ -70,8 +73,12 @@ class Status:
         return bool(self.nodes_ready) and bool(self.parts) and all(self.parts.values())
 
 
-def up(site: Site, report: Report) -> None:
-    """Brings the site up, or what of it is missing. Returns when pods can be run. Raises `DarkSiteError`, OSError."""
+def up(site: Site, report: Report, *, enforce: bool | None = None) -> None:
+    """Brings the site up, or what of it is missing. Returns when pods can be run. Raises `DarkSiteError`, OSError.
+
+    `enforce` says whether its network enforces NetworkPolicies; None leaves that as it is (at first: as
+    `$MXDARK_NETWORK_POLICY` says, else yes).
+    """
     prerequisites.require()
     build(report)
     with _alone(site):
@@ -81,6 +88,7 @@ def up(site: Site, report: Report) -> None:
                 _clear(site)
             report("laying the network")
             network.create(site)
+        network_policy.decide(site, enforce)
         # Upstream is outside: nothing of the site waits for it, and it takes the longest.
         with ThreadPoolExecutor(max_workers=1) as outside:
             world = outside.submit(upstream.start, site)
@@ -122,6 +130,7 @@ def status(site: Site) -> Status:
         tuple(cluster.ready_nodes(site)) if standing else (),
         str(site.kubeconfig),
         site.registry,
+        network_policy.told(site),
     )
 
 
@@ -194,7 +203,8 @@ def _raise_cluster(site: Site, report: Report) -> None:
     cluster.wait_for_nodes(site)
     for node in site.nodes:
         nodes.start_proxy(site, node)
-    report("the nodes are ready")
+        network_policy.settle(site, node)
+    report(f"the nodes are ready; {network_policy.told(site)}")
     try:
         cluster.wait_for_addons(site, timeout_seconds=45)
     except ClusterStartError as reason:
@@ -213,6 +223,7 @@ def _start_what_ended(site: Site) -> None:
         nodes.start_runtime(site, node)
         _prepare_node(site, node)
         nodes.start_proxy(site, node)
+        network_policy.settle(site, node)
 
 
 def _prepare_node(site: Site, node: Node) -> None:

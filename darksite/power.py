@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 
-from darksite import cgroups, cluster, control_plane, machines, network, nodes, processes
+from darksite import cgroups, cluster, control_plane, machines, network, network_policy, nodes, processes
 from darksite.errors import ClusterStartError
 from darksite.site import Machine, Node, Site
 
@@ -41,6 +41,7 @@ def on(site: Site, machine: Machine) -> None:
         nodes.wait_for_runtime(site, machine)
         nodes.start_kubelet(site, machine)
         nodes.start_proxy(site, machine)
+        network_policy.settle(site, machine)
         return
     _start_control_plane(site)
 

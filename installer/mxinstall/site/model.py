@@ -7,9 +7,10 @@ other and the cluster by `mxinstall.preflight`.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -25,6 +26,8 @@ RepositoryPrefix = Annotated[
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+AddressRange = Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]
+"""A range of addresses in CIDR form, without host bits: 10.90.0.10/32."""
 
 
 class PortRange(str):
@@ -140,6 +143,12 @@ class PortPlan(SiteValue):
     livekit: LivekitPorts = LivekitPorts()
 
 
+class NetworkPlan(SiteValue):
+    """Addresses that network policies name. `api_server`: whence the API server calls pods, and where they reach it."""
+
+    api_server: tuple[AddressRange, ...] = ()
+
+
 class NodeRole(SiteValue):
     """The label that marks the nodes of a role."""
 
@@ -184,6 +193,7 @@ class SiteSpec(SiteValue):
     tls: TlsPlan = TlsPlan()
     edge: EdgePlan
     ports: PortPlan = PortPlan()
+    network: NetworkPlan = NetworkPlan()
     nodes: NodePlan = NodePlan()
     federation: Federation = Federation()
     backups: Backups = Backups()

@@ -25,9 +25,12 @@ def worker_types() -> list[dict[str, Any]]:
     return types
 
 
-def test_the_operator_comes_before_the_database_and_both_before_synapse() -> None:
+def test_the_foundation_comes_first_the_operator_before_the_database_and_synapse_last() -> None:
     levels = [[release.name for release in level] for level in stack().levels("demo")]
-    assert levels == [["cnpg", "valkey"], ["postgres"], ["synapse"]]
+    level_of = {name: number for number, names in enumerate(levels) for name in names}
+    assert levels[0] == ["foundation"]
+    assert level_of["cnpg"] < level_of["postgres"] < level_of["synapse"]
+    assert levels[-1] == ["synapse"]
 
 
 def test_each_image_of_the_table_is_used_and_has_a_contract_for_exactly_that_reference() -> None:
