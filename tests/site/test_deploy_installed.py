@@ -220,7 +220,7 @@ def test_generation_2_changes_only_the_release_that_it_names(
     assert all("valkey" in name for name in names), names
     status = json.loads(operator(str(PROGRAMS / "mxinstall"), "status", "--json"))
     assert (status["generation"], status["healthy"]) == (builder.generation, True)
-    image = operator("kubectl", "-n", "matrix-data", "get", "deploy", "valkey", "-o", "jsonpath={..image}")
+    image = operator("kubectl", "-n", "matrix-data", "get", "statefulset", "valkey-server", "-o", "jsonpath={..image}")
     assert "valkey:9.1.3-alpine@sha256:" in image
 
 
