@@ -184,10 +184,19 @@ def _await_answer(site: Site, part: str, address: str, path: str) -> None:
     raise UpstreamNotStarted(f"{part} does not answer at {address}: see {_log(site, part)}")
 
 
+def published() -> dict[str, Path]:
+    """Address → content of every file that upstream's file hosts publish. Builds what the cache lacks."""
+    home = "https://github.com/cloudnative-pg"
+    operator, plugin = binaries.cnpg_release_manifest(), binaries.barman_release_manifest()
+    return {
+        f"{home}/cloudnative-pg/releases/download/{binaries.CNPG_VERSION}/{operator.name}": operator,
+        f"{home}/plugin-barman-cloud/releases/download/{binaries.BARMAN_VERSION}/{plugin.name}": plugin,
+    }
+
+
 def _publish_files(site: Site) -> None:
-    manifest = binaries.cnpg_release_manifest()
-    releases = "github.com/cloudnative-pg/cloudnative-pg/releases/download"
-    fileserver.publish(_files(site), f"{releases}/{binaries.CNPG_VERSION}/{manifest.name}", manifest)
+    for address, content in published().items():
+        fileserver.publish(_files(site), address.removeprefix("https://"), content)
 
 
 def _write_mirrors(site: Site, addresses: Addresses) -> None:

@@ -19,7 +19,7 @@ from imagery import MANIFESTS, Pushed, contract_config, push_image
 from mxbundle.lock.model import Lock, read_lock
 from registries import Fault, FaultyProxy, running_registry
 
-from darksite import binaries
+from darksite import binaries, upstream
 from sitebundle.oci.client import Endpoint, Registry
 from sitebundle.reference import Reference
 from sitebundle.stack import read_stack
@@ -107,11 +107,10 @@ def workplace(tmp_path: Path, store: tuple[str, dict[str, Pushed]]) -> Iterator[
     address, pushed = store
     proxy = FaultyProxy(address)
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
-    published = binaries.cnpg_release_manifest()
-    version = binaries.CNPG_VERSION
-    place = tmp_path / f"files/cloudnative-pg/cloudnative-pg/releases/download/{version}/{published.name}"
-    place.parent.mkdir(parents=True)
-    shutil.copyfile(published, place)
+    for published, content in upstream.published().items():
+        place = tmp_path / "files" / published.removeprefix("https://github.com/")
+        place.parent.mkdir(parents=True)
+        shutil.copyfile(content, place)
     mirrors = ["[mirrors]", *(f'"{host}" = "{proxy.url}/{host}"' for host in HOSTS)]
     mirrors += ["[files]", f'"https://github.com" = "{(tmp_path / "files").as_uri()}"']
     (tmp_path / "mirrors.toml").write_text("\n".join(mirrors))
