@@ -12,12 +12,14 @@ from pathlib import Path
 
 from mxbundle.build import gather
 from mxbundle.build.check import Checked, check, require_buildable
-from mxbundle.build.fill import Filled, fill
+from mxbundle.build.fill import Filled, LocalSource, fill
 from mxbundle.build.finished import finished
 from mxbundle.build.plan import OCI_LAYOUT, BlobPlan, image_entries, index_json, plan_blobs
 from mxbundle.build.provenance import Provenance, attestations
 from mxbundle.build.report import BuildPreview, BuildReport
 from mxbundle.build.request import BuildRequest, stack_files
+from mxbundle.derive.again import DerivedLayers
+from mxbundle.derive.again import documents as derived_documents
 from mxbundle.lock.model import Lock
 from sitebundle.archive import ArchiveWriter, BundleReader, SmallMembers, names, stored_member
 from sitebundle.archive.signing import sign_bundle
@@ -72,7 +74,8 @@ def build(
             blobs = _plan(lock, manifest)
             title = f"Fetching {len(blobs.layers)} layers" + ("" if fresh else ", going on with an earlier run")
             with stage(sink, "fetch", title, blobs.layer_bytes) as tally:
-                filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink)
+                local = _local_sources(lock, manifest, upstream, part.parent)
+                filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink, local)
                 tally.moved_bytes = filled.fetched_bytes
                 tally.detail = (
                     f"{bytes_for_people(filled.kept_bytes)} kept from an earlier run" if filled.kept_bytes else ""
@@ -224,7 +227,8 @@ def _gather(request: BuildRequest, lock: Lock, checked: Checked, downloads: gath
     charts, files = gather.add_materials(small, checked.materials, checked.releases)
     crds = gather.add_crds(small, checked.found.crds)
     tools = downloads.add_tools(checked.tools, request.output.parent)
-    downloads.add_documents(checked.blobs.documents)
+    made = _made_documents(lock, checked, request, downloads.upstream)
+    downloads.add_documents(checked.blobs.documents, made)
     small.add(names.INDEX, index_json(checked.images))
     small.add(names.OCI_LAYOUT, OCI_LAYOUT)
     layers = [stored_member(layer.digest.blob_path, layer.size, layer.digest) for layer in checked.blobs.layers]
@@ -247,7 +251,24 @@ def _gather(request: BuildRequest, lock: Lock, checked: Checked, downloads: gath
 def _plan(lock: Lock, manifest: BundleManifest) -> BlobPlan:
     """The blobs of a manifest, as the lock knows where to have them."""
     carried = {image.reference for image in manifest.images}
-    return plan_blobs([image for image in lock.images if image.reference in carried], manifest.platforms)
+    images = [image for image in lock.images if image.reference in carried]
+    return plan_blobs(images, manifest.platforms, lock.derived)
+
+
+def _made_documents(lock: Lock, checked: Checked, request: BuildRequest, upstream: Upstream) -> dict[Digest, bytes]:
+    """The documents of images that no registry has. Raises LockStale when they are not what is locked."""
+    made: dict[Digest, bytes] = {}
+    for image in checked.images:
+        if lock.derivation(image.reference) is not None:
+            made |= derived_documents(lock, image, request.platforms, upstream)
+    return made
+
+
+def _local_sources(lock: Lock, manifest: BundleManifest, upstream: Upstream, folder: Path) -> tuple[LocalSource, ...]:
+    """Where the layers that no registry has come from."""
+    carried = {image.reference for image in manifest.images}
+    derivations = [entry for entry in lock.derived if entry.reference in carried]
+    return (DerivedLayers(derivations, upstream, folder),)
 
 
 @contextmanager
