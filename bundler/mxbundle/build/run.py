@@ -12,14 +12,13 @@ from pathlib import Path
 
 from mxbundle.build import gather
 from mxbundle.build.check import Checked, check, require_buildable
-from mxbundle.build.fill import Filled, LocalSource, fill
+from mxbundle.build.fill import Filled, fill
 from mxbundle.build.finished import finished
+from mxbundle.build.local import LocalImages
 from mxbundle.build.plan import OCI_LAYOUT, BlobPlan, image_entries, index_json, plan_blobs
 from mxbundle.build.provenance import Provenance, attestations
 from mxbundle.build.report import BuildPreview, BuildReport
 from mxbundle.build.request import BuildRequest, stack_files
-from mxbundle.derive.again import DerivedLayers
-from mxbundle.derive.again import documents as derived_documents
 from mxbundle.lock.model import Lock
 from sitebundle.archive import ArchiveWriter, BundleReader, SmallMembers, names, stored_member
 from sitebundle.archive.signing import sign_bundle
@@ -63,19 +62,19 @@ def build(
     part = _beside(request.output, "part")
     request.output.parent.mkdir(parents=True, exist_ok=True)
     with _writing(part), Journal.open(_beside(request.output, "journal"), provenance.request) as journal:
+        local = LocalImages(lock, upstream, part.parent)
         archive = _begun(part, journal, sink)
         fresh = archive is None
         if archive is None:
             checked = check(request, lock, stack, upstream, helm, sink)
-            archive = _begin(request, lock, checked, part, upstream, sink)
+            archive = _begin(request, lock, checked, part, upstream, local, sink)
             journal.append({"laid-out": archive.manifest.digest})
         with archive:
             manifest = archive.manifest
             blobs = _plan(lock, manifest)
             title = f"Fetching {len(blobs.layers)} layers" + ("" if fresh else ", going on with an earlier run")
             with stage(sink, "fetch", title, blobs.layer_bytes) as tally:
-                local = _local_sources(lock, manifest, upstream, part.parent)
-                filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink, local)
+                filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink, local.sources)
                 tally.moved_bytes = filled.fetched_bytes
                 tally.detail = (
                     f"{bytes_for_people(filled.kept_bytes)} kept from an earlier run" if filled.kept_bytes else ""
@@ -209,26 +208,33 @@ def _begun(part: Path, journal: Journal, sink: Sink) -> ArchiveWriter | None:
 
 
 def _begin(
-    request: BuildRequest, lock: Lock, checked: Checked, part: Path, upstream: Upstream, sink: Sink
+    request: BuildRequest,
+    lock: Lock,
+    checked: Checked,
+    part: Path,
+    upstream: Upstream,
+    local: LocalImages,
+    sink: Sink,
 ) -> ArchiveWriter:
     """Gather what is small, lay everything out."""
     with SmallMembers(part.parent, request.created_at(lock)) as small:
         with stage(sink, "gather", "Manifests, configs, charts, tools", checked.small_bytes) as tally:
             downloads = gather.Downloads(small, upstream, checked.small_bytes, sink)
-            manifest = _gather(request, lock, checked, downloads)
+            manifest = _gather(request, lock, checked, downloads, local)
             tally.moved_bytes = downloads.done_bytes
         part.unlink(missing_ok=True)
         return ArchiveWriter.create(part, manifest, small)
 
 
-def _gather(request: BuildRequest, lock: Lock, checked: Checked, downloads: gather.Downloads) -> BundleManifest:
+def _gather(
+    request: BuildRequest, lock: Lock, checked: Checked, downloads: gather.Downloads, local: LocalImages
+) -> BundleManifest:
     small = downloads.small
     gather.add_stack(small, list(stack_files(request.manifests)))
     charts, files = gather.add_materials(small, checked.materials, checked.releases)
     crds = gather.add_crds(small, checked.found.crds)
     tools = downloads.add_tools(checked.tools, request.output.parent)
-    made = _made_documents(lock, checked, request, downloads.upstream)
-    downloads.add_documents(checked.blobs.documents, made)
+    downloads.add_documents(checked.blobs.documents, local.documents(checked.images, request.platforms))
     small.add(names.INDEX, index_json(checked.images))
     small.add(names.OCI_LAYOUT, OCI_LAYOUT)
     layers = [stored_member(layer.digest.blob_path, layer.size, layer.digest) for layer in checked.blobs.layers]
@@ -253,22 +259,6 @@ def _plan(lock: Lock, manifest: BundleManifest) -> BlobPlan:
     carried = {image.reference for image in manifest.images}
     images = [image for image in lock.images if image.reference in carried]
     return plan_blobs(images, manifest.platforms, lock.derived)
-
-
-def _made_documents(lock: Lock, checked: Checked, request: BuildRequest, upstream: Upstream) -> dict[Digest, bytes]:
-    """The documents of images that no registry has. Raises LockStale when they are not what is locked."""
-    made: dict[Digest, bytes] = {}
-    for image in checked.images:
-        if lock.derivation(image.reference) is not None:
-            made |= derived_documents(lock, image, request.platforms, upstream)
-    return made
-
-
-def _local_sources(lock: Lock, manifest: BundleManifest, upstream: Upstream, folder: Path) -> tuple[LocalSource, ...]:
-    """Where the layers that no registry has come from."""
-    carried = {image.reference for image in manifest.images}
-    derivations = [entry for entry in lock.derived if entry.reference in carried]
-    return (DerivedLayers(derivations, upstream, folder),)
 
 
 @contextmanager

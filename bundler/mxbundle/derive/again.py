@@ -5,7 +5,7 @@ Whoever writes the layer compares its digest; what is compared here is everythin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mxbundle.derive.document import derived_index, derived_manifest
@@ -81,12 +81,6 @@ class DerivedLayers:
                     with opened(wheels_of(locked, layer.platform), self._upstream, self._folder) as wheels:
                         self.fetched_bytes += sum(wheel.size for wheel in wheels)
                         yield layer.digest, layer_chunks(wheels, python_of(locked))
-
-
-def carried(lock: Lock, images: Sequence[LockedImage]) -> tuple[LockedDerivation, ...]:
-    """The derivations of those of `images` that are derived."""
-    names = {image.reference for image in images}
-    return tuple(entry for entry in lock.derived if entry.reference in names)
 
 
 def _compare(image: LockedImage, what: str, seen: Digest, expected: Digest) -> None:

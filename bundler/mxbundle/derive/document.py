@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
+from mxbundle.ocidocument import OCI_LAYER, encoded, oci_index, oci_manifest
 from sitebundle.digest import Digest
-from sitebundle.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from sitebundle.oci.descriptor import Descriptor
 
-OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
-OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 CREATED: Final = "1970-01-01T00:00:00Z"
 """When a derived image was made, as it says of itself: always the same."""
 BASE_NAME: Final = "org.opencontainers.image.base.name"
@@ -51,48 +50,16 @@ def derived_config(base: bytes, layer: Digest, made_of: str) -> bytes:
     # Readers expect one entry for each layer, or no history at all.
     if history := document.get("history"):
         document["history"] = [*history, {"created": CREATED, "created_by": f"mxbundle lock: {made_of}"}]
-    return _encoded(document)
+    return encoded(document)
 
 
 def derived_manifest(
     config: Descriptor, layers: Sequence[Descriptor], base: str, base_digest: Digest
 ) -> tuple[Descriptor, bytes]:
     """The manifest for one platform."""
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": _entry(config),
-        "layers": [_entry(layer) for layer in layers],
-        "annotations": {BASE_NAME: base, BASE_DIGEST: base_digest},
-    }
-    return described(OCI_MANIFEST, _encoded(document))
+    return oci_manifest(config, layers, {BASE_NAME: base, BASE_DIGEST: base_digest})
 
 
 def derived_index(manifests: Mapping[str, Descriptor], base: str, base_digest: Digest) -> tuple[Descriptor, bytes]:
     """The index of the manifests by platform (`os/architecture[/variant]`)."""
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [
-            {**_entry(manifests[platform]), "platform": _platform(platform)} for platform in sorted(manifests)
-        ],
-        "annotations": {BASE_NAME: base, BASE_DIGEST: base_digest},
-    }
-    return described(OCI_INDEX, _encoded(document))
-
-
-def described(media_type: str, content: bytes) -> tuple[Descriptor, bytes]:
-    """`content` with its descriptor."""
-    return Descriptor(media_type, Digest.of(content), len(content)), content
-
-
-def _entry(descriptor: Descriptor) -> dict[str, Any]:
-    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
-
-
-def _platform(name: str) -> dict[str, str]:
-    return dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
-
-
-def _encoded(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return oci_index(manifests, {BASE_NAME: base, BASE_DIGEST: base_digest})

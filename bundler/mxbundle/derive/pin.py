@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mxbundle.derive.document import (
-    OCI_CONFIG,
-    OCI_LAYER,
-    derived_config,
-    derived_index,
-    derived_layers,
-    derived_manifest,
-    described,
-)
+from mxbundle.derive.document import derived_config, derived_index, derived_layers, derived_manifest
 from mxbundle.derive.layer import layer_chunks, measured
 from mxbundle.derive.recipe import Python, Recipe, Wheel, wheels_for
 from mxbundle.derive.wheels import opened
 from mxbundle.lock.model import LockedDerivation, LockedImage, LockedLayer, LockedPlatform, LockedWheel
+from mxbundle.ocidocument import OCI_CONFIG, OCI_LAYER, described
 from sitebundle.digest import Digest
 from sitebundle.errors import ImageUnresolvable, StackInvalid
 from sitebundle.oci.descriptor import Descriptor
@@ -105,6 +98,9 @@ def wheels_of(locked: LockedDerivation, platform: str) -> tuple[Wheel, ...]:
 
 def derive(locked: LockedDerivation, base: LockedImage, upstream: Upstream) -> LockedImage:
     """The image that `locked` makes of `base`. Raises ImageUnresolvable, RegistryRefused, RegistryUnreachable."""
+    if base.source is not None:
+        detail = "it is taken from a Docker daemon, and what is derived needs a base that a registry has"
+        raise ImageUnresolvable(reference=locked.base, detail=detail, needed_by=locked.reference)
     platforms = []
     for layer in locked.layers:
         below = next(platform for platform in base.platforms if platform.platform == layer.platform)

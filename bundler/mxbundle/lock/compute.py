@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mxbundle.derive.recipe import read_recipes
+from mxbundle.docker_daemon import lock_from_daemon
 from mxbundle.lock.contracts import Contracts
 from mxbundle.lock.derivations import derive_images, split_uses
 from mxbundle.lock.discover import KUBE_VERSION, discover
@@ -69,7 +70,14 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
     with stage(sink, STAGE, "Tags resolved to digests") as tally:
         uses, to_derive = split_uses(found.uses, recipes)
         kept, open_uses = _kept(uses, previous, request) if request.keep else ((), uses)
-        images = (*kept, *resolve_images(open_uses, upstream, request.platforms, contracts.check, sink))
+        local = {Reference.parse(stack.images[key]).tagged for key in stack.from_docker}
+        in_daemon, _ = wanted_images(use for use in open_uses if use.reference in local)
+        in_registries = [use for use in open_uses if use.reference not in local]
+        images = (
+            *kept,
+            *resolve_images(in_registries, upstream, request.platforms, contracts.check, sink),
+            *(lock_from_daemon(wanted, request.platforms, contracts.check) for wanted in in_daemon),
+        )
         tally.detail = f"{len(images)} images" + (f", {len(kept)} of them kept" if kept else "")
     for image in images[len(kept) :]:
         if Reference.parse(image.reference).name not in contracts.by_name:
