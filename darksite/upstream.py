@@ -72,8 +72,10 @@ def start(site: Site) -> Addresses:
 
     Builds images that the cache lacks. Safe to repeat. Raises `UpstreamNotStarted`, and what a build raises.
     """
-    addresses = _addresses(site) or _choose_addresses(site)
     ledger = _ledger(site)
+    addresses = _addresses(site)
+    if addresses is None or _taken_by_others(ledger, addresses):
+        addresses = _choose_addresses(site)
     if ledger.find(_REGISTRY_PART) is None:
         _start_registry(site, ledger, addresses.registry)
     if ledger.find(_FILES_PART) is None:
@@ -213,6 +215,14 @@ def _addresses(site: Site) -> Addresses | None:
     return Addresses(**noted)
 
 
+def _taken_by_others(ledger: Ledger, addresses: Addresses) -> bool:
+    """Whether another site has a port that this one let go of when it was stopped as a whole."""
+    if any(ledger.find(part) for part in (_REGISTRY_PART, _FILES_PART)):
+        return False
+    ports = (int(address.rpartition(":")[2]) for address in (addresses.registry, addresses.files))
+    return not all(map(_is_free, ports))
+
+
 def _choose_addresses(site: Site) -> Addresses:
     """The usual ports where they are free; another site on this machine may have them."""
     chosen = Addresses(*(f"127.0.0.1:{_free_port(port)}" for port in (REGISTRY_PORT, FILES_PORT)))
@@ -226,13 +236,23 @@ def _choose_addresses(site: Site) -> Addresses:
 def _free_port(wanted: int) -> int:
     for port in (wanted, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+            if _bound(probe, port):
+                return int(probe.getsockname()[1])
     raise UpstreamNotStarted("no port is free on the loopback")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return _bound(probe, port)
+
+
+def _bound(probe: socket.socket, port: int) -> bool:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def _json_lines(log: Path) -> list[dict[str, Any]]:

@@ -78,6 +78,12 @@ class Scene:
         return self.rooms[0]
 
 
+def scene_of(context: ProofContext) -> Scene:
+    """A scene with nobody in it yet."""
+    server = Homeserver(context.base_url, context.ca)
+    return Scene(context, server, Admin(context.inside, context.registration_secret))
+
+
 @dataclass(frozen=True)
 class ProofStep:
     """One declared step. kind: `proof` changes nothing that lasts; `fault` breaks something; `end` always runs."""
@@ -149,7 +155,7 @@ def perform(context: ProofContext, steps: Iterable[ProofStep], sink: Sink) -> Pr
 
     Steps of kind `end` come last and always are.
     """
-    scene = Scene(context, Homeserver(context.base_url, context.ca), Admin(context.inside, context.registration_secret))
+    scene = scene_of(context)
     results: dict[str, ProofResult] = {}
     with stage(sink, "proof", "Prove that the system does its work") as tally:
         for one in sorted(steps, key=lambda each: _ORDER.index(each.kind)):
