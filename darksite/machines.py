@@ -111,9 +111,7 @@ def start_daemon(site: Site, machine: Machine, name: str, command: Sequence[str]
         cgroups.joining(f"{machine.cgroup}/daemons"),
         environment={
             # Ours first: containerd looks for its shim here, and a host with Docker has another one.
-            "PATH": ":".join(
-                [product("runc", parent=True), product("containerd", parent=True), "/usr/sbin:/usr/bin:/sbin:/bin"]
-            ),
+            "PATH": ":".join([product("runc", parent=True), product("containerd"), "/usr/sbin:/usr/bin:/sbin:/bin"]),
             "HOME": "/root",
         },
     )
