@@ -17,7 +17,7 @@ from mxbundle.lock.derivations import derive_images, split_uses
 from mxbundle.lock.discover import KUBE_VERSION, discover
 from mxbundle.lock.materials import fetch_materials
 from mxbundle.lock.model import Lock, LockedChart, LockedCrd, LockedFile, LockedImage
-from mxbundle.lock.resolve import STAGE, needed_by, resolve_images, wanted_images
+from mxbundle.lock.resolve import STAGE, Wanted, needed_by, resolve_images, wanted_images
 from mxbundle.lock.tools import lock_tools, read_tools
 from sitebundle.archive.frames import libzstd_version
 from sitebundle.digest import Digest
@@ -28,7 +28,7 @@ from sitebundle.oci.upstream import Upstream
 from sitebundle.operands import read_operands
 from sitebundle.podspecs import ImageUse
 from sitebundle.reference import Reference
-from sitebundle.stack import read_stack
+from sitebundle.stack import Stack, read_stack
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,11 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
     with stage(sink, STAGE, "Tags resolved to digests") as tally:
         uses, to_derive = split_uses(found.uses, recipes)
         kept, open_uses = _kept(uses, previous, request) if request.keep else ((), uses)
-        local = {Reference.parse(stack.images[key]).tagged for key in stack.from_docker}
-        in_daemon, _ = wanted_images(use for use in open_uses if use.reference in local)
-        in_registries = [use for use in open_uses if use.reference not in local]
+        in_daemon, in_registries = _by_place(open_uses, stack)
         images = (
             *kept,
             *resolve_images(in_registries, upstream, request.platforms, contracts.check, sink),
-            *(lock_from_daemon(wanted, request.platforms, contracts.check) for wanted in in_daemon),
+            *(lock_from_daemon(image, request.platforms, contracts.check) for image in in_daemon),
         )
         tally.detail = f"{len(images)} images" + (f", {len(kept)} of them kept" if kept else "")
     for image in images[len(kept) :]:
@@ -117,6 +115,14 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
         ),
         tools=programs,
     )
+
+
+def _by_place(uses: Sequence[ImageUse], stack: Stack) -> tuple[tuple[Wanted, ...], list[ImageUse]]:
+    """The images that only a Docker daemon has, and the uses of those that a registry is asked for."""
+    local = {Reference.parse(stack.images[key]).tagged for key in stack.from_docker}
+    in_daemon = tuple(image for image in wanted_images(uses)[0] if image.reference.tagged in local)
+    taken = {use for image in in_daemon for use in image.uses}
+    return in_daemon, [use for use in uses if use not in taken]
 
 
 def _kept(
