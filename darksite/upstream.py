@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from darksite import binaries, cache, cgroups, fileserver, images
+from darksite import binaries, cache, cgroups, fileserver, images, wheels
 from darksite.errors import DarkSiteError
 from darksite.images.push import Registry
 from darksite.processes import Ledger, end
@@ -24,6 +24,9 @@ from darksite.site import Site
 
 HOSTS = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
 """Registries that upstream answers for; each is the first part of a repository's name in it."""
+
+FILE_HOSTS = ("github.com", "files.pythonhosted.org")
+"""Hosts of published files that upstream answers for."""
 
 REGISTRY_PORT = 5055
 FILES_PORT = 5056
@@ -197,12 +200,14 @@ def published() -> dict[str, Path]:
 def _publish_files(site: Site) -> None:
     for address, content in published().items():
         fileserver.publish(_files(site), address.removeprefix("https://"), content)
+    for address, wheel in wheels.all_wheels().items():
+        fileserver.publish(_files(site), address.removeprefix("https://"), wheel)
 
 
 def _write_mirrors(site: Site, addresses: Addresses) -> None:
     mirrors = {
         "mirrors": {host: f"http://{addresses.registry}/{host}" for host in HOSTS},
-        "files": {"https://github.com": f"http://{addresses.files}/github.com"},
+        "files": {f"https://{host}": f"http://{addresses.files}/{host}" for host in FILE_HOSTS},
     }
     place = mirrors_file(site)
     growing = place.with_name(f".{place.name}")

@@ -337,7 +337,7 @@ class SourceChanged(LockError):
 
     id = "source-changed"
     exit_code = 36
-    hint = "The published file changed. Read the difference, then pin the new digest in manifests/stack.yaml."
+    hint = "The published file changed. Read the difference, then pin the new digest where manifests/ names the URL."
 
 
 class ImagesUnresolvable(LockError):

@@ -171,7 +171,7 @@ class Namespace(Value):
 
 
 class Stack(Value):
-    """The whole of `stack.yaml`."""
+    """The whole of `stack.yaml`. `from_docker`: keys of images that only the builder's Docker daemon has."""
 
     api_version: Literal["mxbundle.io/v1alpha1"] = Field(alias="apiVersion")
     kind: Literal["Stack"]
@@ -179,6 +179,7 @@ class Stack(Value):
     kubernetes: str
     profiles: tuple[str, ...]
     images: dict[str, str]
+    from_docker: tuple[str, ...] = Field(default=(), alias="fromDocker")
     namespaces: tuple[Namespace, ...]
     secrets: tuple[SecretPlan, ...] = ()
     given_secrets: tuple[GivenSecret, ...] = Field(default=(), alias="givenSecrets")
@@ -192,6 +193,9 @@ class Stack(Value):
         for text in self.images.values():
             if Reference.parse(text).tag in (None, "latest"):
                 raise ValueError(f"image {text} has no tag, or `latest`")
+        for key in self.from_docker:
+            if key not in self.images:
+                raise ValueError(f"fromDocker names {key}, which is not in the image table")
         spaces = {namespace.name for namespace in self.namespaces}
         for release in self.releases:
             if release.namespace not in spaces:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mxbundle.derive.recipe import read_recipes
 
 from darksite import binaries, upstream
 from darksite.images import Contract, all_contracts
@@ -17,7 +18,9 @@ from sitebundle.stack import read_stack
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 STACK = read_stack(MANIFESTS / "stack.yaml")
-CONTRACTS = {contract.reference: contract for contract in all_contracts()}
+BASES = {recipe.reference: recipe.base for recipe in read_recipes(MANIFESTS / "derived")}
+_OF_BASES = {contract.reference: contract for contract in all_contracts()}
+CONTRACTS = {reference: _OF_BASES[BASES.get(reference, reference)] for reference in STACK.images.values()}
 OWN_SCRIPTS = {"/etc/synapse/configure.py", "/etc/synapse/check_config.py"}
 """Programs that a chart brings itself: what they read from their environment is no business of the image."""
 

@@ -53,13 +53,18 @@ class Contracts:
     by_name: Mapping[str, Contract]
 
     @classmethod
-    def read(cls, stack: Stack, folder: Path) -> Contracts:
-        """Read `folder/KEY.toml` for every image of the stack's table that has one. Raises StackInvalid."""
+    def read(cls, stack: Stack, folder: Path, bases: Mapping[str, str] | None = None) -> Contracts:
+        """Read `folder/KEY.toml` for every image of the stack's table that has one. Raises StackInvalid.
+
+        `bases`: derived image -> its base, which is what the contract is of; the derived one keeps it too.
+        """
         found = {}
         for key, reference in stack.images.items():
             path = folder / f"{key}.toml"
             if path.exists():
-                found[Reference.parse(reference).name] = _read(path)
+                contract = _read(path)
+                for name in (reference, (bases or {}).get(reference, reference)):
+                    found[Reference.parse(name).name] = contract
         return cls(found)
 
     def check(self, reference: Reference, document: Mapping[str, Any]) -> None:
