@@ -62,6 +62,7 @@ class PodsOf(Value):
     """A custom resource that an operator makes pods of, and the fields that decide about them.
 
     labels: of the pods; `{path}` is a field of the resource, `*` any value. template: where it may carry a PodSpec.
+    strategy: the field of a Deployment's update strategy, where they are of a Deployment.
     budgets: the field that turns the operator's own disruption budgets off; None where it makes none.
     secrets: paths that name Secrets of the same namespace.
     """
@@ -73,6 +74,7 @@ class PodsOf(Value):
     pull_secrets: str = Field(alias="pullSecrets")
     pull_policy: str | None = Field(default=None, alias="pullPolicy")
     template: str | None = None
+    strategy: str | None = None
     budgets: str | None = None
     spread: Spread | None = None
     secrets: tuple[str, ...] = ()

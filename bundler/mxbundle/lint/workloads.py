@@ -78,8 +78,9 @@ class Workload:
     @property
     def surge(self) -> int:
         """How many pods more than `most` a rolling update starts before it may end an old one."""
-        strategy = at(self.item.entry, "spec.strategy") or {}
-        if self.kind != "Deployment" or strategy.get("type", "RollingUpdate") != "RollingUpdate":
+        path = "spec.strategy" if self.kind == "Deployment" else self.operand.strategy if self.operand else None
+        strategy = (at(self.item.entry, path) or {}) if path else {"type": "none"}
+        if strategy.get("type", "RollingUpdate") != "RollingUpdate":
             return 0
         rolling = strategy.get("rollingUpdate") or {}
         if share(rolling.get("maxUnavailable", "25%"), self.most, up=False) > 0:

@@ -21,9 +21,11 @@ ROLE_LABEL = "mxbundle.io/"
 def spread(subject: Subject) -> Iterator[Hit]:
     """Soft or hard; the selector must match the pods that carry it."""
     for load in subject.workloads:
-        if load.operand is not None or not load.lasting or load.most < 2 or load.pod is None:
+        written = load.operand is None or (load.operand.template is not None and load.operand.spread is None)
+        if not written or not load.lasting or load.most < 2:
             continue
-        terms = [*_hard_terms(load.pod), *_soft_terms(load.pod), *(load.pod.get("topologySpreadConstraints") or ())]
+        pod = load.pod or {}
+        terms = [*_hard_terms(pod), *_soft_terms(pod), *(pod.get("topologySpreadConstraints") or ())]
         over = [term for term in terms if term.get("topologyKey") == HOSTNAME]
         if not any(matches(term.get("labelSelector"), load.labels) for term in over):
             yield hit(load.item.entry, load.path, f"{load.most} pods, and nothing over {HOSTNAME} selects them")
