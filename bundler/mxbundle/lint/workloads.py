@@ -79,7 +79,7 @@ class Workload:
     def surge(self) -> int:
         """How many pods more than `most` a rolling update starts before it may end an old one."""
         path = "spec.strategy" if self.kind == "Deployment" else self.operand.strategy if self.operand else None
-        strategy = (at(self.item.entry, path) or {}) if path else {"type": "none"}
+        strategy: Mapping[str, Any] = (at(self.item.entry, path) or {}) if path else {"type": "none"}
         if strategy.get("type", "RollingUpdate") != "RollingUpdate":
             return 0
         rolling = strategy.get("rollingUpdate") or {}

@@ -50,6 +50,8 @@ def ports(subject: Subject) -> Iterator[Hit]:
             if isinstance(target, str) and loads and not any(target in _port_names(load.pod or {}) for load in loads):
                 yield hit(item.entry, f"spec.ports[{index}].targetPort", f"no selected pod has a port {target}")
     for item, _, container, path in subject.containers():
+        if subject.operands.pods_of(item.group, item.kind) is not None:
+            continue  # The operator names the ports.
         own = {str(port.get("name")) for port in container.get("ports") or ()}
         for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
             for way in ("httpGet", "tcpSocket"):
