@@ -159,6 +159,45 @@ def media(subject: Subject) -> Iterator[Hit]:
             yield hit(file.item.entry, path, f"{', '.join(missing)} serves media and is no writer")
 
 
+@rule(
+    id="synapse.claims",
+    title="Only processes that serve media have volumes of their own",
+    protects="A claim ties its process to a node or a disk: main could not be started elsewhere when its node is lost.",
+    todo="Give media to a media-repository worker, and let the other processes write to emptyDir volumes.",
+)
+def claims(subject: Subject) -> Iterator[Hit]:
+    """Claim templates and claims that are mounted."""
+    for process in processes(subject):
+        if process.serves("media"):
+            continue
+        entry = process.workload.item.entry
+        for index, claim in enumerate(at(entry, "spec.volumeClaimTemplates") or ()):
+            yield hit(entry, f"spec.volumeClaimTemplates[{index}]", str(at(claim, "metadata.name")))
+        for index, volume in enumerate((process.workload.pod or {}).get("volumes") or ()):
+            if "persistentVolumeClaim" in volume:
+                yield hit(entry, f"{process.workload.path}.volumes[{index}]", str(volume.get("name")))
+
+
+@rule(
+    id="synapse.media-store",
+    title="Media are in the object store before the client hears that they are stored",
+    protects="What is uploaded later is lost with the pod, and the S3 provider reads from the local copy.",
+    todo="store_local and store_synchronous: true for each provider; enable_local_media_storage is left alone.",
+)
+def media_store(subject: Subject) -> Iterator[Hit]:
+    """Providers in the configuration of any process; without one there is nothing to say."""
+    for process in processes(subject):
+        for file in process.files:
+            providers = file.content.get("media_storage_providers") or []
+            for index, provider in enumerate(providers):
+                for key in ("store_local", "store_synchronous"):
+                    if provider.get(key) is not True:
+                        path = f"{file.path}.media_storage_providers[{index}].{key}"
+                        yield hit(file.item.entry, path, str(provider.get(key, "not given")))
+            if providers and file.content.get("enable_local_media_storage") is False:
+                yield hit(file.item.entry, f"{file.path}.enable_local_media_storage", "False, beside a provider")
+
+
 def _shared(subject: Subject) -> Iterable[ConfigFile]:
     return shared(processes(subject)).values()
 
