@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
@@ -23,6 +23,9 @@ from sitebundle.manifest import Value
 from sitebundle.operands import Operands
 from sitebundle.podspecs import Object, containers, pod_specs
 from sitebundle.stack import Stack
+
+if TYPE_CHECKING:
+    from mxbundle.lint.synapse import Process
 
 CLUSTER_SCOPED = frozenset(
     [
@@ -164,6 +167,13 @@ class Subject:
     def workloads(self) -> tuple[Workload, ...]:
         """Everything that makes pods: by structure, and by the table of operands."""
         return tuple(workloads_of(self.items, self.operands))
+
+    @cached_property
+    def synapse(self) -> tuple[Process, ...]:
+        """Every Synapse process, with the configuration that it would read."""
+        from mxbundle.lint.synapse import processes
+
+        return tuple(processes(self))
 
     def pods(self) -> Iterator[tuple[Item, Object, str]]:
         """Every PodSpec that is written out, with its object and its path."""

@@ -7,7 +7,7 @@ commands and variables name, found through their mounts. Nothing depends on how 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -102,7 +102,7 @@ def processes(subject: Subject) -> list[Process]:
     ]
 
 
-def shared(found: list[Process]) -> dict[tuple[str, str, str], ConfigFile]:
+def shared(found: Iterable[Process]) -> dict[tuple[str, str, str], ConfigFile]:
     """The files that say whose homeserver it is, each once: what all processes of one Synapse share."""
     return {
         (file.item.namespace, file.item.name, file.path): file

@@ -9,7 +9,7 @@ from typing import Any
 
 from mxbundle.lint.model import Hit, hit, rule
 from mxbundle.lint.subject import Item, Subject
-from mxbundle.lint.synapse import Process, processes
+from mxbundle.lint.synapse import Process
 from mxbundle.lint.workloads import at
 
 GROUP = "postgresql.cnpg.io"
@@ -27,9 +27,9 @@ LONGEST_DELAY_SECONDS = 3600
     todo="Raise max_connections (and pool sizes), or lower cp_max or the numbers of processes.",
 )
 def connections(subject: Subject) -> Iterator[Hit]:
-    """Σ cp_max × most processes, an autoscaler's maximum counted, against Cluster and Poolers."""
+    """Σ cp_max × most an autoscaler's maximum counted, against Cluster and Poolers."""
     demands: dict[tuple[str, str], int] = {}
-    for process in processes(subject):
+    for process in subject.synapse:
         host = str(at(process.config, "database.args.host") or "")
         name, _, rest = host.partition(".")
         place = (rest.partition(".")[0] or process.workload.namespace, name)
@@ -69,7 +69,7 @@ def session_mode(subject: Subject) -> Iterator[Hit]:
         poolers.add((item.namespace, item.name))
         if (mode := at(item.entry, "spec.pgbouncer.poolMode")) != "session":
             yield hit(item.entry, "spec.pgbouncer.poolMode", str(mode or "nothing, which is session only by default"))
-    for process in processes(subject):
+    for process in subject.synapse:
         name, _, rest = str(at(process.config, "database.args.host") or "").partition(".")
         if at(process.config, "database.args.options") and (rest.partition(".")[0], name) in poolers:
             yield hit(process.workload.item.entry, process.workload.path, "database.args.options, through a Pooler")

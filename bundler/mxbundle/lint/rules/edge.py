@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mxbundle.lint.model import Hit, hit, rule
 from mxbundle.lint.subject import Item, Subject
-from mxbundle.lint.synapse import processes, shared
+from mxbundle.lint.synapse import shared
 from mxbundle.lint.workloads import at, joined, matches
 
 _PROXY_LIMIT = re.compile(r"(?:content-length\)|req\.body_size)[^\n]*?\bgt\s+(\d+)")
@@ -27,7 +27,7 @@ def body_size(subject: Subject) -> Iterator[Hit]:
     """Synapse's max_upload_size against HAProxy's configuration and Ingress annotations, in bytes."""
     limits = {
         size_bytes(file.content.get("max_upload_size", DEFAULT_UPLOAD_BYTES))
-        for file in shared(processes(subject)).values()
+        for file in shared(subject.synapse).values()
     }
     if len(limits) != 1:
         return
@@ -68,7 +68,7 @@ def _leads_to_matrix(subject: Subject, namespace: str, service: str, fronts: set
     found = subject.find("Service", namespace, service)
     selector = {"matchLabels": at(found.entry, "spec.selector") or {}} if found is not None else None
     behind = [load for load in subject.workloads if load.namespace == namespace and matches(selector, load.labels)]
-    names = {(process.workload.namespace, process.workload.name) for process in processes(subject)}
+    names = {(process.workload.namespace, process.workload.name) for process in subject.synapse}
     mounted = {
         (namespace, str(at(volume, "configMap.name")))
         for load in behind

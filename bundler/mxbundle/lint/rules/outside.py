@@ -9,7 +9,7 @@ from typing import Any
 
 from mxbundle.lint.model import Hit, hit, rule
 from mxbundle.lint.subject import Subject
-from mxbundle.lint.synapse import processes, shared
+from mxbundle.lint.synapse import shared
 from mxbundle.lint.workloads import texts
 
 _URL = re.compile(r"\b(?:(?:https?|wss?|ftp)://|(?:turns?|stuns?):(?://)?)([\w.\[\]:%@-]+)", re.IGNORECASE)
@@ -43,7 +43,7 @@ def urls(subject: Subject) -> Iterator[Hit]:
 )
 def synapse_defaults(subject: Subject) -> Iterator[Hit]:
     """In the configuration that all processes share."""
-    for file in shared(processes(subject)).values():
+    for file in shared(subject.synapse).values():
         wanted: dict[str, Any] = {"report_stats": False, "url_preview_enabled": False}
         for key, value in wanted.items():
             if file.content.get(key, value if key == "url_preview_enabled" else None) is not value:
@@ -54,7 +54,7 @@ def synapse_defaults(subject: Subject) -> Iterator[Hit]:
                 yield hit(file.item.entry, f"{file.path}.trusted_key_servers", "matrix.org")
         if "federation_domain_whitelist" not in file.content and not any(
             "federation" in (part.get("names") or ())
-            for process in processes(subject)
+            for process in subject.synapse
             for listener in process.listeners
             for part in listener.get("resources") or ()
         ):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mxbundle.lint.model import Hit, hit, rule
 from mxbundle.lint.subject import Subject
-from mxbundle.lint.synapse import MAIN, SINGLE_STREAMS, STREAMS, ConfigFile, Process, processes, shared, writers
+from mxbundle.lint.synapse import MAIN, SINGLE_STREAMS, STREAMS, ConfigFile, Process, shared, writers
 from mxbundle.lint.workloads import at, matches
 
 _NAMED = (
@@ -28,7 +28,7 @@ _NAMED = (
 )
 def configuration(subject: Subject) -> Iterator[Hit]:
     """Each process has a shared file, a worker also one of its own with `worker_app`."""
-    for process in processes(subject):
+    for process in subject.synapse:
         entry = process.workload.item.entry
         if not any("server_name" in file.content for file in process.files):
             yield hit(entry, process.workload.path, "no file with server_name is named and mounted from a ConfigMap")
@@ -84,7 +84,7 @@ def single_writers(subject: Subject) -> Iterator[Hit]:
 )
 def named_processes(subject: Subject) -> Iterator[Hit]:
     """instance_map, stream_writers, and every option that names processes."""
-    pods = {name for process in processes(subject) for name in process.pods()}
+    pods = {name for process in subject.synapse for name in process.pods()}
     for file in _shared(subject):
         for path, name in _names(file.content):
             if name not in pods:
@@ -99,7 +99,7 @@ def named_processes(subject: Subject) -> Iterator[Hit]:
 )
 def instance_addresses(subject: Subject) -> Iterator[Hit]:
     """Pod, headless Service, namespace, port of the Service and listener of the process."""
-    found = processes(subject)
+    found = subject.synapse
     for file in _shared(subject):
         for name, place in (file.content.get("instance_map") or {}).items():
             if (wrong := _wrong_address(subject, found, str(name), place)) is not None:
@@ -114,7 +114,7 @@ def instance_addresses(subject: Subject) -> Iterator[Hit]:
 )
 def main_in_map(subject: Subject) -> Iterator[Hit]:
     """Only where there are workers."""
-    if any(not process.main for process in processes(subject)):
+    if any(not process.main for process in subject.synapse):
         for file in _shared(subject):
             if "main" not in (file.content.get("instance_map") or {}):
                 yield hit(file.item.entry, f"{file.path}.instance_map", "no entry main")
@@ -129,7 +129,7 @@ def main_in_map(subject: Subject) -> Iterator[Hit]:
 def named_not_scaled(subject: Subject) -> Iterator[Hit]:
     """HorizontalPodAutoscalers of a workload with a named pod, or of main."""
     names = {name for file in _shared(subject) for _, name in _names(file.content)} | {MAIN}
-    for process in processes(subject):
+    for process in subject.synapse:
         if not names & set(process.pods()):
             continue
         for item in subject.of_kind("HorizontalPodAutoscaler"):
@@ -147,7 +147,7 @@ def named_not_scaled(subject: Subject) -> Iterator[Hit]:
 )
 def media(subject: Subject) -> Iterator[Hit]:
     """Counted by listeners that serve media; a common store is not known yet."""
-    serving = [process for process in processes(subject) if process.serves("media")]
+    serving = [process for process in subject.synapse if process.serves("media")]
     names = [name for process in serving for name in process.pods()]
     for process in serving:
         if len(names) > 1:
@@ -167,7 +167,7 @@ def media(subject: Subject) -> Iterator[Hit]:
 )
 def claims(subject: Subject) -> Iterator[Hit]:
     """Claim templates and claims that are mounted."""
-    for process in processes(subject):
+    for process in subject.synapse:
         if process.serves("media"):
             continue
         entry = process.workload.item.entry
@@ -186,7 +186,7 @@ def claims(subject: Subject) -> Iterator[Hit]:
 )
 def media_store(subject: Subject) -> Iterator[Hit]:
     """Providers in the configuration of any process; without one there is nothing to say."""
-    for process in processes(subject):
+    for process in subject.synapse:
         for file in process.files:
             providers = file.content.get("media_storage_providers") or []
             for index, provider in enumerate(providers):
@@ -199,7 +199,7 @@ def media_store(subject: Subject) -> Iterator[Hit]:
 
 
 def _shared(subject: Subject) -> Iterable[ConfigFile]:
-    return shared(processes(subject)).values()
+    return shared(subject.synapse).values()
 
 
 def _names(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -218,7 +218,7 @@ def _names(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield key, str(name)
 
 
-def _wrong_address(subject: Subject, found: list[Process], name: str, place: Any) -> str | None:
+def _wrong_address(subject: Subject, found: Iterable[Process], name: str, place: Any) -> str | None:
     if not isinstance(place, Mapping) or "host" not in place:
         return None  # A Unix socket: Synapse's own check is enough.
     pod, _, rest = str(place["host"]).partition(".")
