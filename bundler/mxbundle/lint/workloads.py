@@ -30,7 +30,9 @@ LASTING = ("Deployment", "StatefulSet", "ReplicaSet")
 """Kinds whose pods are counted and are meant to stay."""
 HOSTNAME = "kubernetes.io/hostname"
 ANY = "*"
-"""The value of an operand's label that differs from pod to pod."""
+"""The value of a label that differs from pod to pod."""
+POD_NAME = "statefulset.kubernetes.io/pod-name"
+"""The label by which Kubernetes tells the pods of a StatefulSet apart."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def workloads_of(items: Iterable[Item], operands: Operands) -> Iterator[Workload
             template = at(item.entry, path) if path else item.entry
             least, most = _numbers(item.entry, scaled.get((item.namespace, item.kind, item.name)))
             labels = {str(key): str(value) for key, value in (at(template, "metadata.labels") or {}).items()}
+            if item.kind == "StatefulSet":
+                labels[POD_NAME] = ANY
             pod = at(template, "spec") or {}
             yield Workload(item, labels, least, most, f"{path}.spec" if path else "spec", pod)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mxbundle.lint.model import Hit, hit, rule
 from mxbundle.lint.subject import Item, Subject
-from mxbundle.lint.workloads import Workload, at, matches
+from mxbundle.lint.workloads import POD_NAME, Workload, at, matches
 from sitebundle.podspecs import CONTAINER_LISTS, Object, containers
 from sitebundle.stack import SecretPlan
 
@@ -89,7 +89,14 @@ def exist(subject: Subject) -> Iterator[Hit]:
 
 
 def _selected(subject: Subject, item: Item, selector: dict[str, Any]) -> list[Workload]:
-    return [load for load in subject.workloads if load.namespace == item.namespace and matches(selector, load.labels)]
+    one = (selector.get("matchLabels") or {}).get(POD_NAME)
+    return [
+        load
+        for load in subject.workloads
+        if load.namespace == item.namespace
+        and matches(selector, load.labels)
+        and (one is None or one in load.pod_names())
+    ]
 
 
 def _shown(selector: dict[str, Any]) -> str:
