@@ -19,7 +19,7 @@ from imagery import MANIFESTS, Pushed, contract_config, fetched_images, push_ima
 from mxbundle.lock.model import Lock, read_lock
 from registries import Fault, FaultyProxy, running_registry
 
-from darksite import upstream
+from darksite import binaries, upstream
 from darksite.wheels import all_wheels
 from sitebundle.oci.client import Endpoint, Registry
 from sitebundle.reference import Reference
