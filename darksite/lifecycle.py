@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darksite import (
+    backup_host,
     binaries,
     cgroups,
     cluster,
@@ -46,6 +47,8 @@ SITE_PROGRAMS = (
     "kube-router",
     "registry",
     "cnpg-manager",
+    "plugin-barman-cloud",
+    "minio",
     "kubectl",
 )
 _OPERATOR_GRACE_SECONDS = 3.0
@@ -189,6 +192,7 @@ def _raise_cluster(site: Site, report: Report) -> None:
     for machine in (site.control_plane, *site.nodes):
         machines.start(site, machine)
     control_plane.start_api(site)
+    backup_host.start(site)
     report(f"starting {len(site.nodes)} nodes")
     for node in site.nodes:
         nodes.start_runtime(site, node)

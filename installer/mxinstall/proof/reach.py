@@ -24,6 +24,7 @@ AUTHORITY_SECRET = "site-ca"
 METRICS_PORT = 9001
 METRICS_PATH = "_synapse/metrics"
 DATABASE = "postgres"
+"""The PostgreSQL cluster, unless site.yaml gives it another name (after a restore: `spec.values.postgres.name`)."""
 KILL_GRACE_SECONDS = 1
 """Short enough for no orderly handover; not 0, which would free the pod's name while it may still run."""
 
@@ -53,7 +54,7 @@ def context_of(cluster: Cluster, site: Site) -> ProofContext:
         registration_secret=base64.b64decode(secret["data"]["registration"]).decode(),
         inside=inside,
         processes=SynapsePods(cluster),
-        wrecker=PodWrecker(cluster),
+        wrecker=PodWrecker(cluster, str(site.spec.values.get("postgres", {}).get("name") or DATABASE)),
         ca=base64.b64decode(authority["data"]["ca.crt"]).decode() if authority else None,
         address=edge_address(cluster, site),
     )
@@ -89,8 +90,9 @@ class SynapsePods:
 class PodWrecker:
     """Deletes pods of the running system and sees them come back."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, database: str = DATABASE) -> None:
         self._cluster = cluster
+        self._database = database
         self._synapse = SynapsePods(cluster)
         self._look: Callable[[], list[Pod]] = list
         self._wanted = 0
@@ -131,7 +133,7 @@ class PodWrecker:
         return f"{what} {victim['name']}"
 
     def _database_pods(self) -> list[Pod]:
-        return self._cluster.list("v1", "Pod", DATA, f"cnpg.io/cluster={DATABASE},cnpg.io/podRole=instance")
+        return self._cluster.list("v1", "Pod", DATA, f"cnpg.io/cluster={self._database},cnpg.io/podRole=instance")
 
 
 def is_ready(pod: Pod) -> bool:

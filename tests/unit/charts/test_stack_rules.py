@@ -37,6 +37,7 @@ def test_the_shipped_stack_holds_together(tmp_path: Path) -> None:
         ({"rollback": "perhaps"}, "releases.POSITION.rollback"),
         ({"rollback": "until"}, "releases.POSITION.rollback"),
         ({"name": "cnpg"}, "two releases have the same name"),
+        ({"omit": ["Service/valkey"]}, "omits objects of a manifest, but takes none"),
     ],
 )
 def test_a_release_that_does_not_fit_is_named_with_the_reason(
