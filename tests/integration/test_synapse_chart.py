@@ -257,8 +257,6 @@ def test_hard_spread_holds_for_the_core_only() -> None:
         if constraint["whenUnsatisfiable"] == "DoNotSchedule"
     }
     assert hard == {"main", "event-persister", *WRITERS.values()} - {"presence"}
-    (constraint,) = named(objects, "Deployment", "routing")["spec"]["template"]["spec"]["topologySpreadConstraints"]
-    assert constraint["whenUnsatisfiable"] == "DoNotSchedule"
 
 
 def test_the_core_is_more_important_than_other_workers() -> None:

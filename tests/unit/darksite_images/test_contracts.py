@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from imagery import fetched_images
 
 from darksite.images import ContractInvalid, all_contracts
 from darksite.images.contract import CONTRACTS, Contract, read
-from sitebundle.stack import read_stack
 
 ALL = all_contracts()
 by_name = pytest.mark.parametrize("contract", ALL, ids=[contract.name for contract in ALL])
@@ -22,7 +22,7 @@ def altered(tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_every_image_of_the_stack_has_a_contract() -> None:
-    assert {contract.reference for contract in ALL} == set(read_stack(CONTRACTS.parent / "stack.yaml").images.values())
+    assert {contract.reference for contract in ALL} == set(fetched_images().values())
 
 
 @by_name
