@@ -190,7 +190,7 @@ def pinned_claim(operator: Cluster, name: str, labels: dict[str, str] | None = N
 
 
 def lose(operator: Cluster, heart: Heart, node: str = "n1") -> None:
-    """Its kubelet says no more; the control plane has noticed, and the lease is older than any pause of a living one."""
+    """Its kubelet says no more; the control plane has noticed, and its lease is older than a living one ever gets."""
     heart.beating.discard(node)
     eventually(lambda: condition(operator, node) == "Unknown")
     lease: Object = operator.get("coordination.k8s.io/v1", "Lease", node, "kube-node-lease") or {}
