@@ -6,7 +6,8 @@ MxError
 ├── LockError        images.lock or the stack definition         exit 30-39
 ├── TransportError   a registry or a network                     exit 40-49
 ├── SiteError        site.yaml, the host or the cluster          exit 50-69
-└── DeployError      the deployment, its audit or its proof      exit 70-89
+├── DeployError      the deployment, its audit or its proof      exit 70-89
+└── RuleError        a rule that rendered objects have to keep   exit 90-99
 
 Each leaf class has a stable `id` (kebab-case, never reused), an exit code of its own, a message template
 (the first line of its docstring) and a hint. Not here: catching. Commands never catch; `sitebundle.cli` renders once.
@@ -108,6 +109,10 @@ class SiteError(MxError):
 
 class DeployError(MxError):
     """The deployment, its audit or its proof."""
+
+
+class RuleError(MxError):
+    """A rule that rendered objects have to keep."""
 
 
 # --- 10-19 the file -------------------------------------------------------------------------------------------
@@ -337,7 +342,7 @@ class SourceChanged(LockError):
 
     id = "source-changed"
     exit_code = 36
-    hint = "The published file changed. Read the difference, then pin the new digest in manifests/stack.yaml."
+    hint = "The published file changed. Read the difference, then pin the new digest where manifests/ names the URL."
 
 
 class ImagesUnresolvable(LockError):
@@ -675,3 +680,22 @@ class NotInstalled(DeployError):
     id = "not-installed"
     exit_code = 89
     hint = "Install first: mxinstall --bundle FILE"
+
+
+# --- 90-99 rules ----------------------------------------------------------------------------------------------
+
+
+class LintFailed(RuleError):
+    """{count} places break rules: {rules}."""
+
+    id = "lint-failed"
+    exit_code = 90
+    hint = "Each finding says what to do; `mxbundle lint --explain RULE` says what the rule protects."
+
+
+class LintInputUnreadable(RuleError):
+    """{path} cannot be linted: {detail}."""
+
+    id = "lint-input-unreadable"
+    exit_code = 91
+    hint = "What is linted is YAML documents of Kubernetes objects, as `helm template` writes them."

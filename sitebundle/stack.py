@@ -35,8 +35,9 @@ class Ready(Value):
     """One condition of *ready*; exactly one of the kinds is given.
 
     statefulset / deployment: a name or `*`, with `quorum` all or majority. http: `service:port/path` in the
-    release's namespace, answered with 200 through the API server. field: `path` of `resource` (`plural.group/name`)
-    equals `equals`. accepts: a server-side dry run of that release's custom resources is answered.
+    release's namespace, answered with 200 through the API server. field: `path` of `resource` (`plural.group/name`,
+    or `*` for each one of the release) equals `equals`. accepts: a server-side dry run of that release's custom
+    resources is answered.
     """
 
     statefulset: str | None = None
@@ -66,7 +67,8 @@ class Release(Value):
     `images`: key of the stack's image table -> values path that receives the rewritten reference.
     `site`: values path -> dotted path into site.yaml's spec (`storage.database`), passed through as it is.
     `values`: files under manifests/values/, later ones win; the profile's own values come after them.
-    `rollback`: `yes`, `never`, or `until STEP`.
+    `omit`: objects (`Kind/name`) of a published manifest that are not deployed. `rollback`: `yes`, `never`, or
+    `until STEP`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Release(Value):
     values: tuple[str, ...] = ()
     images: dict[str, str] = Field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
+    omit: tuple[str, ...] = ()
     site: dict[str, str] = Field(default_factory=dict)
     ready: tuple[Ready, ...] = ()
     timeout_seconds: int = 600
@@ -91,6 +94,8 @@ class Release(Value):
             raise ValueError(f"release {self.name} has a chart or a manifest, not both and not neither")
         if self.manifest is not None and self.sha256 is None:
             raise ValueError(f"release {self.name} takes a published manifest, which must be pinned by sha256")
+        if self.omit and self.manifest is None:
+            raise ValueError(f"release {self.name} omits objects of a manifest, but takes none: a chart has values")
         return self
 
 
@@ -146,6 +151,18 @@ class SecretPlan(Value):
         return self.model_copy(update={"certificate": self.certificate.model_copy(update={"dns": dns, "site": ()})})
 
 
+class GivenSecret(Value):
+    """A Secret that the operator puts into `mx-system` and the installer copies to where it is used.
+
+    `site`: where site.yaml's spec names it; a site that names none needs none. `keys` are what it must have.
+    """
+
+    site: str
+    namespaces: tuple[str, ...]
+    keys: tuple[str, ...]
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
 class Namespace(Value):
     """A namespace that the installer makes, with the PodSecurity level it enforces."""
 
@@ -154,7 +171,7 @@ class Namespace(Value):
 
 
 class Stack(Value):
-    """The whole of `stack.yaml`."""
+    """The whole of `stack.yaml`. `from_docker`: keys of images that only the builder's Docker daemon has."""
 
     api_version: Literal["mxbundle.io/v1alpha1"] = Field(alias="apiVersion")
     kind: Literal["Stack"]
@@ -162,8 +179,10 @@ class Stack(Value):
     kubernetes: str
     profiles: tuple[str, ...]
     images: dict[str, str]
+    from_docker: tuple[str, ...] = Field(default=(), alias="fromDocker")
     namespaces: tuple[Namespace, ...]
     secrets: tuple[SecretPlan, ...] = ()
+    given_secrets: tuple[GivenSecret, ...] = Field(default=(), alias="givenSecrets")
     releases: tuple[Release, ...]
 
     @model_validator(mode="after")
@@ -174,6 +193,9 @@ class Stack(Value):
         for text in self.images.values():
             if Reference.parse(text).tag in (None, "latest"):
                 raise ValueError(f"image {text} has no tag, or `latest`")
+        for key in self.from_docker:
+            if key not in self.images:
+                raise ValueError(f"fromDocker names {key}, which is not in the image table")
         spaces = {namespace.name for namespace in self.namespaces}
         for release in self.releases:
             if release.namespace not in spaces:

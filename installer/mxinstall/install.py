@@ -21,10 +21,10 @@ from mxinstall.deploy.inventory import read_inventory
 from mxinstall.deploy.journal import Account, Journal, read_account
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.deploy.releases import Deployment, deploy_levels, ensure_namespaces, remove_release
-from mxinstall.deploy.secrets import ensure_secrets, spread_pull_secret
+from mxinstall.deploy.secrets import ensure_secrets, spread
 from mxinstall.helm_release import HelmReleases
 from mxinstall.opening import Opening, open_site
-from mxinstall.plan import Plan, make_plan, with_bytes_to_move
+from mxinstall.plan import Plan, copies, make_plan, with_bytes_to_move
 from mxinstall.run_report import RunReport
 from mxinstall.tools import carried_tool
 from sitebundle.events import Note, Sink, Step, stage
@@ -206,8 +206,8 @@ def _deploy(opening: Opening, held: Hold, journal: Journal, plan: Plan, helm: Pa
             ensure_namespaces(cluster, stack.namespaces)
         with journal.step("secrets"):
             made = ensure_secrets(cluster, wanted, opening.site.name)
-            if pull_secret := opening.site.spec.registry.pull_secret:
-                spread_pull_secret(cluster, pull_secret, [namespace.name for namespace in stack.namespaces])
+            for copy in copies(stack, opening.site):
+                spread(cluster, copy)
         with journal.step("certificates"):
             renewed = certificates.renew(cluster, certificates.due(cluster, wanted))
         with journal.step("crds"):

@@ -28,7 +28,7 @@ from sitebundle.operands import Operands
 from sitebundle.podspecs import image_uses
 from sitebundle.reference import Reference, site_reference
 from sitebundle.rendering import Sources, merged, render, values_for
-from sitebundle.stack import Release
+from sitebundle.stack import Release, Stack
 
 if TYPE_CHECKING:
     from mxinstall.site import Site
@@ -118,7 +118,7 @@ def make_plan(
         namespaces=tuple(
             obj["metadata"]["name"] for obj in drifted(cluster, [namespace_object(ns) for ns in stack.namespaces])
         ),
-        secrets=tuple(secrets.missing(cluster, wanted) + _pull_secret_gaps(cluster, carried, site)),
+        secrets=tuple(secrets.missing(cluster, wanted) + _copy_gaps(cluster, carried, site)),
         crds=tuple(changed_crds(cluster, carried.crds)),
         certificates=tuple(
             str(entry) for entry in [*certificates.due(cluster, wanted), *certificates.behind(cluster, wanted)]
@@ -126,10 +126,16 @@ def make_plan(
     )
 
 
-def _pull_secret_gaps(cluster: Cluster, carried: Carried, site: Site) -> list[str]:
-    name = site.spec.registry.pull_secret
-    namespaces = [namespace.name for namespace in carried.stack.namespaces]
-    return secrets.pull_secret_gaps(cluster, name, namespaces) if name else []
+def copies(stack: Stack, site: Site) -> list[secrets.Copies]:
+    """The operator's own Secrets in `mx-system` that this site names, and where they are copied to."""
+    found = secrets.copies_of_given(stack.given_secrets, site.spec_mapping())
+    if pull_secret := site.spec.registry.pull_secret:
+        found.append(secrets.pull_secret_copies(pull_secret, [namespace.name for namespace in stack.namespaces]))
+    return found
+
+
+def _copy_gaps(cluster: Cluster, carried: Carried, site: Site) -> list[str]:
+    return [gap for wanted in copies(carried.stack, site) for gap in secrets.copy_gaps(cluster, wanted)]
 
 
 def with_bytes_to_move(plan: Plan, manifest: BundleManifest, site: Site) -> Plan:

@@ -9,8 +9,9 @@ import base64
 import contextlib
 import secrets as system
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.authority import KeyPair, expiry, issue, new_authority
 from mxinstall.deploy.names import NAMESPACE, labels
 from sitebundle.errors import ClusterRefused, SiteInvalid
-from sitebundle.stack import Generated, SecretPlan
+from sitebundle.stack import Generated, GivenSecret, SecretPlan
 
 AUTHORITY = "site-authority"
 """The Secret in `mx-system` that holds the CA's key; it is in no other namespace."""
@@ -80,34 +81,67 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
     return made
 
 
-def pull_secret_gaps(cluster: Cluster, name: str, namespaces: Iterable[str]) -> list[str]:
-    """Where (`namespace/name`) the registry's pull secret is not what `mx-system` has. Reads only.
+@dataclass(frozen=True)
+class Copies:
+    """A Secret of the operator's in `mx-system`, and where it is copied to. `field`: where site.yaml names it."""
 
-    Raises SiteInvalid when `mx-system` has none: that is where the operator puts it, and from where it is spread.
-    """
-    source = _pull_secret(cluster, name)
+    name: str
+    field: str
+    namespaces: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    labels: Mapping[str, str] = dataclass_field(default_factory=dict)
+
+
+def copies_of_given(plans: Iterable[GivenSecret], spec: Mapping[str, Any]) -> list[Copies]:
+    """The Secrets that this site (`spec` of site.yaml) names, as the stack wants them copied."""
     found = []
-    for namespace in namespaces:
-        there = cluster.get("v1", "Secret", name, namespace) if namespace != NAMESPACE else source
-        if there is None or there.get("data") != source.get("data"):
-            found.append(f"{namespace}/{name}")
+    for plan in plans:
+        name: Any = spec
+        for part in plan.site.split("."):
+            name = name.get(part) if isinstance(name, Mapping) else None
+        if name is not None:
+            found.append(Copies(str(name), f"spec.{plan.site}", plan.namespaces, plan.keys, plan.labels))
     return found
 
 
-def spread_pull_secret(cluster: Cluster, name: str, namespaces: Iterable[str]) -> None:
-    """Write the registry's pull secret into each namespace, also when it was renewed. Raises SiteInvalid."""
-    source = _pull_secret(cluster, name)
-    for namespace in namespaces:
+def pull_secret_copies(name: str, namespaces: Iterable[str]) -> Copies:
+    """The registry's pull secret, which every namespace needs."""
+    return Copies(name, "spec.registry.pullSecret", tuple(namespaces))
+
+
+def copy_gaps(cluster: Cluster, copies: Copies) -> list[str]:
+    """Where (`namespace/name`) a Secret is not what `mx-system` has. Reads only.
+
+    Raises SiteInvalid when `mx-system` has none: that is where the operator puts it, and from where it is copied.
+    """
+    source = _source(cluster, copies)
+    found = []
+    for namespace in copies.namespaces:
+        there = cluster.get("v1", "Secret", copies.name, namespace) if namespace != NAMESPACE else source
+        if there is None or there.get("data") != source.get("data"):
+            found.append(f"{namespace}/{copies.name}")
+    return found
+
+
+def spread(cluster: Cluster, copies: Copies) -> None:
+    """Write the Secret into each namespace, also when it was renewed. Raises SiteInvalid."""
+    source = _source(cluster, copies)
+    for namespace in copies.namespaces:
         if namespace != NAMESPACE:
-            metadata = {"name": name, "namespace": namespace, "labels": labels("pull-secret")}
+            marked = {**labels("copy"), **copies.labels}
+            metadata = {"name": copies.name, "namespace": namespace, "labels": marked}
             copy = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": source["type"]}
             cluster.apply({**copy, "data": source["data"]})
 
 
-def _pull_secret(cluster: Cluster, name: str) -> Object:
-    source = cluster.get("v1", "Secret", name, NAMESPACE)
+def _source(cluster: Cluster, copies: Copies) -> Object:
+    source = cluster.get("v1", "Secret", copies.name, NAMESPACE)
+    told = f"{copies.field} is {copies.name}, but"
     if source is None:
-        detail = f"spec.registry.pullSecret is {name}, but there is no Secret {NAMESPACE}/{name} to take it from"
+        detail = f"{told} there is no Secret {NAMESPACE}/{copies.name} to take it from"
+        raise SiteInvalid(path="site.yaml", detail=detail)
+    if lacking := [key for key in copies.keys if key not in (source.get("data") or {})]:
+        detail = f"{told} the Secret {NAMESPACE}/{copies.name} has no key {lacking[0]}"
         raise SiteInvalid(path="site.yaml", detail=detail)
     return source
 

@@ -113,14 +113,67 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* One type's pods go to different nodes. Argument: (dict "root" $ "type" name) */}}
+{{/*
+Whether a type belongs to the core, without which nobody can write: main, the stream writers and the routing tier.
+Argument: a process, or (dict "name" "routing"). Empty for no.
+*/}}
+{{- define "synapse.core" -}}
+{{- if or (has .name (list "main" "routing")) .streams }}yes{{ end -}}
+{{- end }}
+
+{{/*
+One type's pods go to different nodes: with `spread: hard` those of the core, or not at all. Others go where there is
+room, for a node that is gone would keep them from starting again. Argument: (dict "root" $ "type" name "process" p)
+*/}}
 {{- define "synapse.spread" -}}
 - maxSkew: 1
   topologyKey: kubernetes.io/hostname
-  whenUnsatisfiable: {{ if eq .root.Values.spread "hard" }}DoNotSchedule{{ else }}ScheduleAnyway{{ end }}
+  whenUnsatisfiable: {{ if and (eq .root.Values.spread "hard") (include "synapse.core" (.process | default (dict "name" .type))) }}DoNotSchedule{{ else }}ScheduleAnyway{{ end }}
   labelSelector:
     matchLabels:
       {{- include "synapse.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* Where a pod of Synapse may run, and as whom; the start of each pod's `spec`. */}}
+{{- define "synapse.pod-base" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.global.imagePullSecret }}
+imagePullSecrets:
+  - name: {{ . }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 991
+  runAsGroup: 991
+  fsGroup: 991
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Secrets as volumes. Argument: (dict "root" $ "media" bool) */}}
+{{- define "synapse.secret-volumes" -}}
+- name: keys
+  secret: {secretName: {{ .root.Values.secrets.synapse }}, defaultMode: 0440}
+- name: database
+  secret: {secretName: {{ .root.Values.secrets.database }}, defaultMode: 0440}
+- name: redis
+  secret: {secretName: {{ .root.Values.secrets.redis }}, defaultMode: 0440}
+- name: ca
+  secret: {secretName: {{ .root.Values.secrets.ca }}, defaultMode: 0440}
+{{- if and .media .root.Values.media.s3.endpoint }}
+- name: s3
+  secret: {secretName: {{ .root.Values.media.s3.secret }}, defaultMode: 0440}
+{{- end }}
 {{- end }}
 
 {{/* A configuration's identity: a change rolls the pods that read it. */}}

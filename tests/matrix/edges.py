@@ -1,0 +1,1 @@
+"""The cases of docs/reference/edges.md; none yet."""
