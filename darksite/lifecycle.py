@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darksite import (
+    backup_host,
     binaries,
     cgroups,
     cluster,
@@ -46,6 +47,8 @@ SITE_PROGRAMS = (
     "kube-router",
     "registry",
     "cnpg-manager",
+    "plugin-barman-cloud",
+    "minio",
     "kubectl",
 )
 _OPERATOR_GRACE_SECONDS = 3.0
@@ -150,7 +153,8 @@ def shell(site: Site, command: list[str]) -> tuple[list[str], dict[str, str]]:
 
     It enters the network alone, so that the process keeps its number, its files and its signals.
     """
-    if not _stands(site):
+    # The operator's host is there also while other machines have lost their power.
+    if not site.operator.namespace_path.exists() or not site.kubeconfig.exists():
         raise NotUpError(site.name)
     inside = command or [os.environ.get("SHELL", "/bin/bash")]
     enter = ["nsenter", f"--net={site.operator.namespace_path}", "--"]
@@ -188,6 +192,7 @@ def _raise_cluster(site: Site, report: Report) -> None:
     for machine in (site.control_plane, *site.nodes):
         machines.start(site, machine)
     control_plane.start_api(site)
+    backup_host.start(site)
     report(f"starting {len(site.nodes)} nodes")
     for node in site.nodes:
         nodes.start_runtime(site, node)

@@ -6,7 +6,6 @@ address: there is no way out to close.
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Sequence
 
 from darksite.site import POD_RANGE, SERVICE_RANGE, Machine, Node, Site
@@ -35,11 +34,11 @@ def create(site: Site) -> None:
 
 def renew(site: Site, machine: Machine) -> None:
     """Gives the machine an empty network again: no bridge, rule or connection of before. Nothing may run in it."""
+    lan = site.lan_namespace
+    if machine.name in _links(lan):
+        # The kernel clears a namespace away some time after its name is gone; the cable's name is wanted now.
+        _ip([f"link delete {machine.name}"], lan)
     _ip([f"netns delete {machine.namespace}", f"netns add {machine.namespace}"])
-    # The old cable goes when the kernel has cleared the old namespace away, a moment after its name.
-    deadline = time.monotonic() + 10
-    while machine.name in _links(site.lan_namespace) and time.monotonic() < deadline:
-        time.sleep(0.02)
     _lay_cables(site, [machine])
 
 

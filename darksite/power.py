@@ -8,7 +8,10 @@ from __future__ import annotations
 import subprocess
 
 from darksite import cgroups, cluster, control_plane, machines, network, network_policy, nodes, processes
+from darksite.errors import ClusterStartError
 from darksite.site import Machine, Node, Site
+
+_STARTS = 3
 
 
 def off(site: Site, machine: Machine) -> None:
@@ -30,7 +33,7 @@ def off(site: Site, machine: Machine) -> None:
 def on(site: Site, machine: Machine) -> None:
     """The power comes back; the machine starts what it starts at boot. Returns when that was started.
 
-    Raises `MachineStartError`, OSError.
+    Raises `MachineStartError`, `ClusterStartError`, OSError.
     """
     machines.start(site, machine)
     if isinstance(machine, Node):
@@ -40,8 +43,19 @@ def on(site: Site, machine: Machine) -> None:
         nodes.start_proxy(site, machine)
         network_policy.settle(site, machine)
         return
-    control_plane.start_api(site)
-    cluster.wait_for_api(site)
+    _start_control_plane(site)
+
+
+def _start_control_plane(site: Site) -> None:
+    for tries_left in range(_STARTS, 0, -1):
+        control_plane.start_api(site)
+        try:
+            cluster.wait_for_api(site)
+            break
+        except ClusterStartError:
+            # A real machine starts a daemon again that ended.
+            if tries_left == 1:
+                raise
     control_plane.start_controllers(site)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from darksite import binaries, cache, cgroups, fileserver, images
+from darksite import binaries, cache, cgroups, fileserver, images, wheels
 from darksite.errors import DarkSiteError
 from darksite.images.push import Registry
 from darksite.processes import Ledger, end
@@ -24,6 +24,9 @@ from darksite.site import Site
 
 HOSTS = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
 """Registries that upstream answers for; each is the first part of a repository's name in it."""
+
+FILE_HOSTS = ("github.com", "files.pythonhosted.org")
+"""Hosts of published files that upstream answers for."""
 
 REGISTRY_PORT = 5055
 FILES_PORT = 5056
@@ -184,16 +187,27 @@ def _await_answer(site: Site, part: str, address: str, path: str) -> None:
     raise UpstreamNotStarted(f"{part} does not answer at {address}: see {_log(site, part)}")
 
 
+def published() -> dict[str, Path]:
+    """Address → content of every file that upstream's file hosts publish. Builds what the cache lacks."""
+    home = "https://github.com/cloudnative-pg"
+    operator, plugin = binaries.cnpg_release_manifest(), binaries.barman_release_manifest()
+    return {
+        f"{home}/cloudnative-pg/releases/download/{binaries.CNPG_VERSION}/{operator.name}": operator,
+        f"{home}/plugin-barman-cloud/releases/download/{binaries.BARMAN_VERSION}/{plugin.name}": plugin,
+    }
+
+
 def _publish_files(site: Site) -> None:
-    manifest = binaries.cnpg_release_manifest()
-    releases = "github.com/cloudnative-pg/cloudnative-pg/releases/download"
-    fileserver.publish(_files(site), f"{releases}/{binaries.CNPG_VERSION}/{manifest.name}", manifest)
+    for address, content in published().items():
+        fileserver.publish(_files(site), address.removeprefix("https://"), content)
+    for address, wheel in wheels.all_wheels().items():
+        fileserver.publish(_files(site), address.removeprefix("https://"), wheel)
 
 
 def _write_mirrors(site: Site, addresses: Addresses) -> None:
     mirrors = {
         "mirrors": {host: f"http://{addresses.registry}/{host}" for host in HOSTS},
-        "files": {"https://github.com": f"http://{addresses.files}/github.com"},
+        "files": {f"https://{host}": f"http://{addresses.files}/{host}" for host in FILE_HOSTS},
     }
     place = mirrors_file(site)
     growing = place.with_name(f".{place.name}")

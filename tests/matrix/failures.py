@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 import secrets
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from mxinstall.proof.metrics import counter
 from mxinstall.proof.reach import is_ready
 
 from darksite import lifecycle, nodes, power
-from darksite.site import Machine, Node
+from darksite.site import Node
 from sitebundle.errors import MxError
 from tests.matrix import writes
 from tests.matrix.registry import Row, Wrong, case
@@ -24,6 +24,7 @@ VALKEY = ("manifests/charts/valkey", "manifests/values/valkey.yaml", "manifests/
 ALL = ("manifests/charts", "manifests/values", "manifests/profiles/demo.yaml", "manifests/stack.yaml")
 CUT_SECONDS = 120.0
 SITE_BACK_SECONDS = 600.0
+BOOT_SECONDS = 5.0
 
 
 @case("failures", "postgres-primary-deleted", "PostgreSQL: the primary's pod is deleted", POSTGRES)
@@ -173,21 +174,21 @@ def site_power_cut(trial: Trial) -> Row:
     before = set(trial.ready())
     machines = [trial.site.control_plane, *trial.site.nodes]
     order = random.sample(machines, len(machines))
-    # All at once: each in a thread of its own.
-    cut = [threading.Thread(target=power.off, args=(trial.site, machine)) for machine in machines]
-    cut.append(threading.Thread(target=trial.operator, args=("mxinstall", "registry", "stop")))
-    for thread in cut:
-        thread.start()
-    for thread in cut:
-        thread.join()
-    began = time.monotonic()
-    # A node that is there before the control plane waits for it: each boots by itself.
-    boots = [threading.Thread(target=_boot, args=(trial, machine, 5.0 * place)) for place, machine in enumerate(order)]
-    boots.append(threading.Thread(target=_registry_back, args=(trial, random.uniform(0.0, 20.0))))
-    for thread in boots:
-        thread.start()
-    for thread in boots:
-        thread.join()
+    with ThreadPoolExecutor(len(machines) + 1) as at_once:
+        cut = [at_once.submit(power.off, trial.site, machine) for machine in machines]
+        cut.append(at_once.submit(trial.operator, "mxinstall", "registry", "stop"))
+        for gone in cut:
+            gone.result()
+        began = time.monotonic()
+        # A node that is there before the control plane waits for it: each boots by itself.
+        boots = [
+            at_once.submit(_after, BOOT_SECONDS * place, power.on, trial.site, machine)
+            for place, machine in enumerate(order)
+        ]
+        registry = random.uniform(0.0, BOOT_SECONDS * len(order))
+        boots.append(at_once.submit(_after, registry, trial.operator, "mxinstall", "registry", "start"))
+        for booted in boots:
+            booted.result()
     said = ""
     while time.monotonic() - began < SITE_BACK_SECONDS:
         done = trial.operator("mxinstall", "verify", "--live", check=False)
@@ -204,14 +205,9 @@ def site_power_cut(trial: Trial) -> Row:
     raise Wrong(f"the proof does not pass {SITE_BACK_SECONDS:.0f} s after the power came back: {said}")
 
 
-def _boot(trial: Trial, machine: Machine, after_seconds: float) -> None:
-    time.sleep(after_seconds)
-    power.on(trial.site, machine)
-
-
-def _registry_back(trial: Trial, after_seconds: float) -> None:
-    time.sleep(after_seconds)
-    trial.operator("mxinstall", "registry", "start")
+def _after(seconds: float, act: Callable[..., object], *arguments: object) -> None:
+    time.sleep(seconds)
+    act(*arguments)
 
 
 def _whole_after(trial: Trial, before: set[str], began: float) -> float:

@@ -212,7 +212,8 @@ def test_generation_2_changes_only_the_release_that_it_names(
     result = install(upgraded)[-1]
     assert result["outcome"] == "installed"
     plan = {release["name"]: release["change"] for release in result["plan"]["releases"]}
-    assert plan == {"cnpg": "unchanged", "postgres": "unchanged", "synapse": "unchanged", "valkey": "changed"}
+    assert {name for name, change in plan.items() if change != "unchanged"} == {"valkey"}
+    assert len(plan) > 4
     assert all(step["ok"] for step in result["proof"])
     assert result["audit"]["mismatched"] == 0
     names = {name for name in changed(before, state()) if not name.startswith("Secret/mx-system/")}
@@ -220,7 +221,7 @@ def test_generation_2_changes_only_the_release_that_it_names(
     assert all("valkey" in name for name in names), names
     status = json.loads(operator(str(PROGRAMS / "mxinstall"), "status", "--json"))
     assert (status["generation"], status["healthy"]) == (builder.generation, True)
-    image = operator("kubectl", "-n", "matrix-data", "get", "deploy", "valkey", "-o", "jsonpath={..image}")
+    image = operator("kubectl", "-n", "matrix-data", "get", "statefulset", "valkey-server", "-o", "jsonpath={..image}")
     assert "valkey:9.1.3-alpine@sha256:" in image
 
 

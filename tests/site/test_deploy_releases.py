@@ -47,6 +47,7 @@ KINDS = (
     ("v1", "ServiceAccount"),
     ("v1", "Namespace"),
     ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
     ("policy/v1", "PodDisruptionBudget"),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
@@ -114,8 +115,8 @@ def state_of(operator: Cluster) -> dict[str, Any]:
     return found
 
 
-def deployment_of(operator: Cluster) -> Object:
-    found = operator.get("apps/v1", "Deployment", "valkey", "matrix-data")
+def workload_of(operator: Cluster) -> Object:
+    found = operator.get("apps/v1", "StatefulSet", "valkey-server", "matrix-data")
     assert found is not None
     return found
 
@@ -133,11 +134,11 @@ def test_a_second_run_changes_nothing_at_all(operator: Cluster, tmp_path: Path) 
 
 def test_another_digest_of_one_image_changes_its_release_alone(operator: Cluster, tmp_path: Path) -> None:
     deploy(operator, tmp_path)
-    before, operators_before = deployment_of(operator), read_inventory(operator)["cnpg"]
+    before, operators_before = workload_of(operator), read_inventory(operator)["cnpg"]
     plan, changed = deploy(operator, tmp_path, generation=2, renewed="valkey")
     assert {planned.name: planned.change for planned in plan.releases} == {"cnpg": "unchanged", "valkey": "changed"}
     assert changed == ["valkey"]
-    after = deployment_of(operator)
+    after = workload_of(operator)
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert read_inventory(operator)["cnpg"] == operators_before
@@ -145,13 +146,16 @@ def test_another_digest_of_one_image_changes_its_release_alone(operator: Cluster
 
 def test_drift_is_found_and_put_right(operator: Cluster, tmp_path: Path) -> None:
     deploy(operator, tmp_path)
-    operator.patch("apps/v1", "Deployment", "valkey", {"spec": {"replicas": 4}}, "matrix-data")
+    operator.patch("apps/v1", "StatefulSet", "valkey-server", {"spec": {"replicas": 4}}, "matrix-data")
     operator.delete("v1", "ServiceAccount", "cnpg-manager", "cnpg-system")
     plan = plan_of(operator, tmp_path)
     drift = {planned.name: planned.drift for planned in plan.releases}
-    assert drift == {"cnpg": ("ServiceAccount/cnpg-system/cnpg-manager",), "valkey": ("Deployment/matrix-data/valkey",)}
+    assert drift == {
+        "cnpg": ("ServiceAccount/cnpg-system/cnpg-manager",),
+        "valkey": ("StatefulSet/matrix-data/valkey-server",),
+    }
     deploy(operator, tmp_path)
-    assert deployment_of(operator)["spec"]["replicas"] == 1
+    assert workload_of(operator)["spec"]["replicas"] == 3
     assert operator.get("v1", "ServiceAccount", "cnpg-manager", "cnpg-system") is not None
     assert plan_of(operator, tmp_path).nothing_to_do
 
@@ -267,7 +271,7 @@ def test_the_journal_says_what_began_and_ended(operator: Cluster, tmp_path: Path
 
 def test_a_journal_that_cannot_be_written_stops_the_run_before_the_change(operator: Cluster, tmp_path: Path) -> None:
     deploy(operator, tmp_path)
-    before = deployment_of(operator)["metadata"]["generation"]
+    before = workload_of(operator)["metadata"]["generation"]
     # A Secret's type cannot be changed: from now on the journal's apply is refused by the API server itself.
     operator.delete("v1", "Secret", "generation-1", NAMESPACE)
     operator.create(
@@ -282,7 +286,7 @@ def test_a_journal_that_cannot_be_written_stops_the_run_before_the_change(operat
     try:
         with pytest.raises(JournalUnwritable):
             deploy(operator, tmp_path, renewed="valkey")
-        assert deployment_of(operator)["metadata"]["generation"] == before
+        assert workload_of(operator)["metadata"]["generation"] == before
     finally:
         operator.delete("v1", "Secret", "generation-1", NAMESPACE)
 
@@ -359,15 +363,15 @@ def test_the_registrys_pull_secret_is_taken_from_the_system_namespace_into_every
         }
 
     operator.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "secrets-a"}})
-    places = (NAMESPACE, "secrets-a")
+    copies = secrets.pull_secret_copies("registry-login", (NAMESPACE, "secrets-a"))
     with work_dir() as work, hold(operator, work, silent) as held:
         with pytest.raises(SiteInvalid, match="no Secret mx-system/registry-login"):
-            secrets.pull_secret_gaps(held.cluster, "registry-login", places)
+            secrets.copy_gaps(held.cluster, copies)
         for login in ('{"auths": {}}', '{"auths": {"10.0.0.1:5000": {}}}'):
             operator.apply(secret(login))
-            assert secrets.pull_secret_gaps(held.cluster, "registry-login", places) == ["secrets-a/registry-login"]
-            secrets.spread_pull_secret(held.cluster, "registry-login", places)
-            assert secrets.pull_secret_gaps(held.cluster, "registry-login", places) == []
+            assert secrets.copy_gaps(held.cluster, copies) == ["secrets-a/registry-login"]
+            secrets.spread(held.cluster, copies)
+            assert secrets.copy_gaps(held.cluster, copies) == []
     copy = operator.get("v1", "Secret", "registry-login", "secrets-a")
     assert copy is not None
     assert copy["data"] == secret(login)["data"]

@@ -170,10 +170,17 @@ class Federation(SiteValue):
 
 
 class S3Target(SiteValue):
-    """An S3 store; `secret` names a Secret with its keys."""
+    """An S3 store outside the cluster.
 
-    endpoint: str
+    `secret` names a Secret in `mx-system` with accessKeyId and secretAccessKey; with `ca_in_secret` also ca.crt, the
+    CA of the endpoint's certificate.
+    """
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+$")]
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     secret: Name
+    ca_in_secret: bool = False
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
 
 
 class Backups(SiteValue):

@@ -31,7 +31,7 @@ spec:
   ports: {turn: {listen: 3478, tls: 5349, relay: 49152-49999}, livekit: {tcp: 7881, udp: 50000-50200}}
   nodes: {rtc: {label: mxbundle.io/rtc}, database: {label: mxbundle.io/database}}
   federation: {enabled: false, allow: []}
-  backups: {s3: {endpoint: https://backup.example.site, secret: backup-s3}}
+  backups: {s3: {endpoint: https://backup.example.site, bucket: matrix, secret: backup-s3}}
   workers: {synchrotron: {replicas: 4}}
 """
 
