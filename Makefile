@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Root on Debian 12 with make and python3 is enough; the rest is installed.
 PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:/usr/local/go/bin:$(PATH)
-.PHONY: demo demo-down test unit integration site lint bench clean
+.PHONY: demo demo-down test unit integration site matrix lint bench clean
 
 demo: .venv/ready        ; $(PYTHON) -m darksite demo
 demo-down: .venv/ready   ; $(PYTHON) -m darksite demo-down
@@ -9,6 +9,8 @@ test: lint unit integration site
 unit: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=120 tests/unit
 integration: .venv/ready ; $(PYTHON) -m pytest -q tests/integration
 site: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=2400 tests/site
+# The long matrices: SHARD=i/n runs a part, at most 25 minutes of it; what is left is done by the next run.
+matrix: .venv/ready      ; $(PYTHON) -m tests.matrix run --shard $(or $(SHARD),1/1)
 lint: .venv/ready        ; ruff check . && ruff format --check . && mypy
 bench: .venv/ready       ; $(PYTHON) -m bench.compare
 clean:                   ; rm -rf .venv build

@@ -3,6 +3,8 @@
 It knows how each is built and what it is called; where products live is `cache`'s business.
 """
 
+import base64
+import hashlib
 import io
 import os
 import shutil
@@ -19,6 +21,9 @@ from darksite import cache
 SOURCES = Path(__file__).parent / "sources"
 KUBERNETES_VERSION = "v1.36.3"
 CNPG_VERSION = "v1.30.0"
+BARMAN_VERSION = "v0.14.0"
+BARMAN_MANIFEST_SHA256 = "8d4f1719cc54891ddffd7633279ec93b5d2cc547df8684c3b84f3b156a615e7c"
+"""Of the manifest that plugin-barman-cloud published with that release."""
 KUBERNETES_DAEMONS = (
     "kube-apiserver",
     "kube-controller-manager",
@@ -86,6 +91,11 @@ def cnpg_release_manifest() -> Path:
     return ensure("cnpg-manager").parent / f"cnpg-{CNPG_VERSION.removeprefix('v')}.yaml"
 
 
+def barman_release_manifest() -> Path:
+    """plugin-barman-cloud's published release manifest."""
+    return ensure("plugin-barman-cloud").parent / "manifest.yaml"
+
+
 def _kubernetes() -> Product:
     version = "k8s.io/component-base/version"
     major, minor, _patch = KUBERNETES_VERSION.removeprefix("v").split(".")
@@ -123,6 +133,42 @@ def _cnpg_manager() -> Product:
         shutil.copyfile(Path(checkout.strip()) / "releases" / manifest, out / manifest)
 
     return Product("cnpg-manager", build, module.inputs(), "manager")
+
+
+def _plugin_barman_cloud() -> Product:
+    upstream = "github.com/cloudnative-pg/plugin-barman-cloud"
+    module = GoModule("plugin-barman-cloud")
+
+    def build(out: Path) -> None:
+        module.compile(out)
+        checkout = _run(["go", "list", "-m", "-f", "{{.Dir}}", upstream], cwd=SOURCES / "plugin-barman-cloud")
+        published = _barman_manifest((Path(checkout.strip()) / "manifest.yaml").read_text())
+        if hashlib.sha256(published.encode()).hexdigest() != BARMAN_MANIFEST_SHA256:
+            raise ValueError("plugin-barman-cloud's manifest is not what was published")
+        (out / "manifest.yaml").write_text(published)
+
+    return Product("plugin-barman-cloud", build, (*module.inputs(), BARMAN_MANIFEST_SHA256), "manager")
+
+
+def _barman_manifest(of_branch: str) -> str:
+    """What the release's workflow makes of the manifest in the module: it names the release's images.
+
+    One of them is the content of a Secret, whose name kustomize derives from it.
+    """
+    plugin = "ghcr.io/cloudnative-pg/plugin-barman-cloud"
+
+    def secret(image: str) -> str:
+        text = base64.b64encode(image.encode()).decode()
+        return "".join(f"    {text[start : start + 70]}\n" for start in range(0, len(text), 70))
+
+    changes = {
+        f"{plugin}-testing:main": f"{plugin}:{BARMAN_VERSION}",
+        secret(f"{plugin}-sidecar-testing:main"): secret(f"{plugin}-sidecar:{BARMAN_VERSION}"),
+        "plugin-barman-cloud-8tfddg42gf": "plugin-barman-cloud-f998mh5292",
+    }
+    for old, new in changes.items():
+        of_branch = of_branch.replace(old, new)
+    return of_branch
 
 
 def _clients() -> Product:
@@ -167,11 +213,14 @@ def _products() -> dict[str, Product]:
         "etcd": _one(GoModule("etcd", packages=(".",)), "etcd"),
         "registry": _one(GoModule("registry"), "registry"),
         "cnpg-manager": _cnpg_manager(),
+        "plugin-barman-cloud": _plugin_barman_cloud(),
+        "minio": _one(GoModule("minio"), "minio"),
         "coredns": _one(GoModule("coredns"), "coredns"),
         "local-path-provisioner": _one(GoModule("local-path-provisioner"), "local-path-provisioner"),
         "pause": _pause(),
         "kubectl": Product(clients.key, clients.build, clients.inputs, "kubectl"),
         "helm": Product(clients.key, clients.build, clients.inputs, "helm"),
+        "kube-router": _one(GoModule("kube-router"), "kube-router"),
         "crane": _one(GoModule("crane"), "crane"),
     }
 

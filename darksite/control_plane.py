@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from darksite import binaries, certificates, machines
+from darksite import binaries, certificates, machines, network_policy
 from darksite.certificates import Authority
 from darksite.site import (
     API_PORT,
@@ -53,6 +53,7 @@ def write_certificates(site: Site) -> None:
         authority.issue(f"system:node:{node.name}", ["system:nodes"], [node.name, node.address]).write(place, "kubelet")
         _write_kubeconfig(site, authority, f"system:node:{node.name}", ["system:nodes"], place / "kubelet.kubeconfig")
         _write_kubeconfig(site, authority, "system:kube-proxy", (), place / "kube-proxy.kubeconfig")
+        _write_kubeconfig(site, authority, network_policy.USER, (), place / "kube-router.kubeconfig")
     _write_kubeconfig(site, authority, "operator", ["system:masters"], site.kubeconfig)
 
 

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from darksite import binaries, prerequisites, upstream
+import yaml
+
+from darksite import backup_host, binaries, prerequisites, upstream
 from darksite.demo_report import Report, Stage
 from darksite.site import Site
 
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
 PROFILE = "demo"
 PLATFORM = "linux/amd64"
+SITE_NAME = "site-1"
 
 
 class StageFailed(Exception):
@@ -67,20 +70,11 @@ class Places:
         return (self.connected, self.stick, self.letter, self.dark)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`demo` runs it and returns 0 only if everything passed; `demo-down` removes it. 2 for anything else."""
-    site, places = Site.from_environment(), Places(ROOT / "build")
-    if list(arguments) == ["demo"]:
-        return 0 if run(site, places).passed else 1
-    if list(arguments) == ["demo-down"]:
-        remove(site, places)
-        return 0
-    print("usage: python -m darksite demo | demo-down", file=sys.stderr)
-    return 2
+def run(site: Site, places: Places, *, faults: bool = True) -> Report:
+    """The whole way. Safe to repeat: what is there already is used. Writes and prints its report in any case.
 
-
-def run(site: Site, places: Places) -> Report:
-    """The whole way. Safe to repeat: what is there already is used. Writes and prints its report in any case."""
+    Without `faults` nothing is broken at the end: the system is only installed and proved by the installer.
+    """
     report = Report()
     places.report.unlink(missing_ok=True)
     for folder in places.all:
@@ -90,6 +84,8 @@ def run(site: Site, places: Places) -> Report:
         bundle = _build(site, places, report)
         _carry(bundle, places, report)
         _install(site, places, report)
+        if faults:
+            _prove_with_faults(site, places, report)
     except StageFailed as fault:
         report.failure = str(fault)
     except KeyboardInterrupt:
@@ -150,23 +146,54 @@ def _carry(bundle: Path, places: Places, report: Report) -> None:
 
 def _install(site: Site, places: Places, report: Report) -> None:
     signers, carried = places.dark / "allowed_signers", places.stick / "site.tar.zst"
-    installed, proved = places.dark / "install-report.json", places.dark / "proof.json"
-    for old in (installed, proved):
-        old.unlink(missing_ok=True)
+    installed = places.dark / "install-report.json"
+    installed.unlink(missing_ok=True)
     trusting = ["--allowed-signers", str(signers)]
     with _stage(report, "trust", "The operator compares the fingerprint and trusts the key"):
         letter = places.letter / "builder.pub"
         _mxinstall(site, ["trust", "add", "--fingerprint", _fingerprint(letter), *trusting, str(letter)])
+    with _stage(
+        report, "site.yaml", "The operator says where backups go: a machine of the site's LAN, outside the cluster"
+    ):
+        _name_the_backup_host(site, places, carried, trusting)
     try:
         with _stage(report, "install", "One command: verify, preflight, plan, seed, deploy, audit, proof"):
             _mxinstall(site, ["--bundle", str(carried), "--yes", "--report", str(installed), *trusting])
     finally:
         report.take_install(installed)
+
+
+def _prove_with_faults(site: Site, places: Places, report: Report) -> None:
+    proved = places.dark / "proof.json"
+    proved.unlink(missing_ok=True)
     try:
         with _stage(report, "verify-live", "Real users again, while a synchrotron and the database primary die"):
             _mxinstall(site, ["verify", "--live", "--faults", "--report", str(proved)])
     finally:
         report.take_proof(proved, "verify --live --faults")
+
+
+def _name_the_backup_host(site: Site, places: Places, carried: Path, trusting: Sequence[str]) -> None:
+    """Put the store's keys into the cluster and its address into site.yaml, unless it is there already."""
+    target, manifest = backup_host.target(site), places.dark / "backup-s3.json"
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mx-system"}}
+    manifest.touch(mode=0o600)
+    manifest.write_text(
+        json.dumps({"apiVersion": "v1", "kind": "List", "items": [namespace, target.secret("backup-s3", "mx-system")]})
+    )
+    _operator(site, ["kubectl", "apply", "--server-side", "-f", str(manifest)])
+    manifest.unlink()
+    site_file = site.installer_state / SITE_NAME / "site.yaml"
+    if not site_file.exists():
+        site_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _mxinstall(site, ["init", "--bundle", str(carried), "--name", SITE_NAME, "--site", str(site_file), *trusting])
+    text = site_file.read_text()
+    notes = [line for line in text.splitlines() if line.startswith("#")]
+    answers = yaml.safe_load(text)
+    store = {"endpoint": target.endpoint, "bucket": target.bucket, "secret": "backup-s3", "caInSecret": True}
+    if answers["spec"].get("backups") != {"s3": store}:
+        answers["spec"]["backups"] = {"s3": store}
+        site_file.write_text("\n".join([*notes, yaml.safe_dump(answers, sort_keys=False)]))
 
 
 def _mxbundle(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -175,8 +202,11 @@ def _mxbundle(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 def _mxinstall(site: Site, arguments: Sequence[str]) -> None:
     """In the operator's namespace, from where nothing but the site can be reached."""
-    inside = [sys.executable, "-m", "darksite", "shell", "--"]
-    _command([*inside, str(PROGRAMS / "mxinstall"), *arguments], operator_environment(site))
+    _operator(site, [str(PROGRAMS / "mxinstall"), *arguments])
+
+
+def _operator(site: Site, command: Sequence[str]) -> None:
+    _command([sys.executable, "-m", "darksite", "shell", "--", *command], operator_environment(site))
 
 
 def operator_environment(site: Site) -> dict[str, str]:

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darksite import (
+    backup_host,
     binaries,
     cgroups,
     cluster,
     control_plane,
     machines,
     network,
+    network_policy,
     node_images,
     nodes,
     prerequisites,
@@ -42,8 +44,11 @@ SITE_PROGRAMS = (
     "etcd",
     "coredns",
     "local-path-provisioner",
+    "kube-router",
     "registry",
     "cnpg-manager",
+    "plugin-barman-cloud",
+    "minio",
     "kubectl",
 )
 _OPERATOR_GRACE_SECONDS = 3.0
@@ -58,6 +63,7 @@ class Status:
     nodes_ready: tuple[str, ...]
     kubeconfig: str
     registry: str
+    network_policy: str
 
     @property
     def exists(self) -> bool:
@@ -70,8 +76,12 @@ class Status:
         return bool(self.nodes_ready) and bool(self.parts) and all(self.parts.values())
 
 
-def up(site: Site, report: Report) -> None:
-    """Brings the site up, or what of it is missing. Returns when pods can be run. Raises `DarkSiteError`, OSError."""
+def up(site: Site, report: Report, *, enforce: bool | None = None) -> None:
+    """Brings the site up, or what of it is missing. Returns when pods can be run. Raises `DarkSiteError`, OSError.
+
+    `enforce` says whether its network enforces NetworkPolicies; None leaves that as it is (at first: as
+    `$MXDARK_NETWORK_POLICY` says, else yes).
+    """
     prerequisites.require()
     build(report)
     with _alone(site):
@@ -81,6 +91,7 @@ def up(site: Site, report: Report) -> None:
                 _clear(site)
             report("laying the network")
             network.create(site)
+        network_policy.decide(site, enforce)
         # Upstream is outside: nothing of the site waits for it, and it takes the longest.
         with ThreadPoolExecutor(max_workers=1) as outside:
             world = outside.submit(upstream.start, site)
@@ -122,6 +133,7 @@ def status(site: Site) -> Status:
         tuple(cluster.ready_nodes(site)) if standing else (),
         str(site.kubeconfig),
         site.registry,
+        network_policy.told(site),
     )
 
 
@@ -141,7 +153,8 @@ def shell(site: Site, command: list[str]) -> tuple[list[str], dict[str, str]]:
 
     It enters the network alone, so that the process keeps its number, its files and its signals.
     """
-    if not _stands(site):
+    # The operator's host is there also while other machines have lost their power.
+    if not site.operator.namespace_path.exists() or not site.kubeconfig.exists():
         raise NotUpError(site.name)
     inside = command or [os.environ.get("SHELL", "/bin/bash")]
     enter = ["nsenter", f"--net={site.operator.namespace_path}", "--"]
@@ -179,6 +192,7 @@ def _raise_cluster(site: Site, report: Report) -> None:
     for machine in (site.control_plane, *site.nodes):
         machines.start(site, machine)
     control_plane.start_api(site)
+    backup_host.start(site)
     report(f"starting {len(site.nodes)} nodes")
     for node in site.nodes:
         nodes.start_runtime(site, node)
@@ -193,7 +207,8 @@ def _raise_cluster(site: Site, report: Report) -> None:
     cluster.wait_for_nodes(site)
     for node in site.nodes:
         nodes.start_proxy(site, node)
-    report("the nodes are ready")
+        network_policy.settle(site, node)
+    report(f"the nodes are ready; {network_policy.told(site)}")
     try:
         cluster.wait_for_addons(site, timeout_seconds=45)
     except ClusterStartError as reason:
@@ -212,6 +227,7 @@ def _start_what_ended(site: Site) -> None:
         nodes.start_runtime(site, node)
         _prepare_node(site, node)
         nodes.start_proxy(site, node)
+        network_policy.settle(site, node)
 
 
 def _prepare_node(site: Site, node: Node) -> None:

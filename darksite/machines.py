@@ -110,7 +110,8 @@ def start_daemon(site: Site, machine: Machine, name: str, command: Sequence[str]
         site.logs / f"{part}.log",
         cgroups.joining(f"{machine.cgroup}/daemons"),
         environment={
-            "PATH": ":".join([product("runc", parent=True), "/usr/sbin:/usr/bin:/sbin:/bin"]),
+            # Ours first: containerd looks for its shim here, and a host with Docker has another one.
+            "PATH": ":".join([product("runc", parent=True), product("containerd"), "/usr/sbin:/usr/bin:/sbin:/bin"]),
             "HOME": "/root",
         },
     )

@@ -6,7 +6,7 @@ address: there is no way out to close.
 
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from darksite.site import POD_RANGE, SERVICE_RANGE, Machine, Node, Site
 
@@ -29,23 +29,36 @@ def create(site: Site) -> None:
     lan = site.lan_namespace
     _ip([f"netns add {name}" for name in (lan, *(machine.namespace for machine in site.machines))])
     _ip(["link add lan type bridge", "link set lan up", "link set lo up"], lan)
-    cables = (
-        f"link add eth0 netns {machine.namespace} type veth peer name {machine.name} netns {lan}"
-        for machine in site.machines
-    )
-    _ip(list(cables))
-    _ip(
-        [f"link set {machine.name} {state}" for machine in site.machines for state in ("master lan", "up")],
-        lan,
-    )
-    for machine in site.machines:
-        _connect(site, machine)
+    _lay_cables(site, site.machines)
+
+
+def renew(site: Site, machine: Machine) -> None:
+    """Gives the machine an empty network again: no bridge, rule or connection of before. Nothing may run in it."""
+    lan = site.lan_namespace
+    if machine.name in _links(lan):
+        # The kernel clears a namespace away some time after its name is gone; the cable's name is wanted now.
+        _ip([f"link delete {machine.name}"], lan)
+    _ip([f"netns delete {machine.namespace}", f"netns add {machine.namespace}"])
+    _lay_cables(site, [machine])
 
 
 def remove(site: Site) -> None:
     """Removes every namespace of the site that there is; cables and the switch go with them."""
     for name in sorted(of_site(site)):
         subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def _lay_cables(site: Site, ends: Sequence[Machine]) -> None:
+    lan = site.lan_namespace
+    _ip([f"link add eth0 netns {end.namespace} type veth peer name {end.name} netns {lan}" for end in ends])
+    _ip([f"link set {end.name} {state}" for end in ends for state in ("master lan", "up")], lan)
+    for end in ends:
+        _connect(site, end)
+
+
+def _links(namespace: str) -> set[str]:
+    listed = subprocess.run(["ip", "-n", namespace, "-o", "link"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {line.split()[1].rstrip(":").partition("@")[0] for line in listed.splitlines()}
 
 
 def _connect(site: Site, machine: Machine) -> None:

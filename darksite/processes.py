@@ -147,6 +147,10 @@ class Ledger:
         process = Process(int(pid), int(started_ticks))
         return process if process.alive else None
 
+    def forget(self, part: str) -> None:
+        """`part` is played by nobody any more, and need not be."""
+        (self._folder / part).unlink(missing_ok=True)
+
     def parts(self) -> dict[str, Process | None]:
         """Every part ever noted, and who plays it now."""
         if not self._folder.is_dir():

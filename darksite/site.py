@@ -86,6 +86,11 @@ class Site:
         return Machine(self.name, "cp", "10.90.0.10")
 
     @property
+    def backup_host(self) -> Machine:
+        """The machine of the LAN that keeps backups. It is no part of the cluster."""
+        return Machine(self.name, "bk", "10.90.0.90")
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes, n1 first."""
         return tuple(
@@ -102,7 +107,7 @@ class Site:
     @property
     def machines(self) -> tuple[Machine, ...]:
         """Every machine on the LAN."""
-        return (self.operator, self.control_plane, *self.nodes)
+        return (self.operator, self.control_plane, self.backup_host, *self.nodes)
 
     @property
     def lan_namespace(self) -> str:

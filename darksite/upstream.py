@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from darksite import binaries, cache, cgroups, fileserver, images
+from darksite import binaries, cache, cgroups, fileserver, images, wheels
 from darksite.errors import DarkSiteError
 from darksite.images.push import Registry
 from darksite.processes import Ledger, end
@@ -24,6 +24,9 @@ from darksite.site import Site
 
 HOSTS = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
 """Registries that upstream answers for; each is the first part of a repository's name in it."""
+
+FILE_HOSTS = ("github.com", "files.pythonhosted.org")
+"""Hosts of published files that upstream answers for."""
 
 REGISTRY_PORT = 5055
 FILES_PORT = 5056
@@ -69,8 +72,10 @@ def start(site: Site) -> Addresses:
 
     Builds images that the cache lacks. Safe to repeat. Raises `UpstreamNotStarted`, and what a build raises.
     """
-    addresses = _addresses(site) or _choose_addresses(site)
     ledger = _ledger(site)
+    addresses = _addresses(site)
+    if addresses is None or _taken_by_others(ledger, addresses):
+        addresses = _choose_addresses(site)
     if ledger.find(_REGISTRY_PART) is None:
         _start_registry(site, ledger, addresses.registry)
     if ledger.find(_FILES_PART) is None:
@@ -182,16 +187,27 @@ def _await_answer(site: Site, part: str, address: str, path: str) -> None:
     raise UpstreamNotStarted(f"{part} does not answer at {address}: see {_log(site, part)}")
 
 
+def published() -> dict[str, Path]:
+    """Address → content of every file that upstream's file hosts publish. Builds what the cache lacks."""
+    home = "https://github.com/cloudnative-pg"
+    operator, plugin = binaries.cnpg_release_manifest(), binaries.barman_release_manifest()
+    return {
+        f"{home}/cloudnative-pg/releases/download/{binaries.CNPG_VERSION}/{operator.name}": operator,
+        f"{home}/plugin-barman-cloud/releases/download/{binaries.BARMAN_VERSION}/{plugin.name}": plugin,
+    }
+
+
 def _publish_files(site: Site) -> None:
-    manifest = binaries.cnpg_release_manifest()
-    releases = "github.com/cloudnative-pg/cloudnative-pg/releases/download"
-    fileserver.publish(_files(site), f"{releases}/{binaries.CNPG_VERSION}/{manifest.name}", manifest)
+    for address, content in published().items():
+        fileserver.publish(_files(site), address.removeprefix("https://"), content)
+    for address, wheel in wheels.all_wheels().items():
+        fileserver.publish(_files(site), address.removeprefix("https://"), wheel)
 
 
 def _write_mirrors(site: Site, addresses: Addresses) -> None:
     mirrors = {
         "mirrors": {host: f"http://{addresses.registry}/{host}" for host in HOSTS},
-        "files": {"https://github.com": f"http://{addresses.files}/github.com"},
+        "files": {f"https://{host}": f"http://{addresses.files}/{host}" for host in FILE_HOSTS},
     }
     place = mirrors_file(site)
     growing = place.with_name(f".{place.name}")
@@ -208,6 +224,14 @@ def _addresses(site: Site) -> Addresses | None:
     return Addresses(**noted)
 
 
+def _taken_by_others(ledger: Ledger, addresses: Addresses) -> bool:
+    """Whether another site has a port that this one let go of when it was stopped as a whole."""
+    if any(ledger.find(part) for part in (_REGISTRY_PART, _FILES_PART)):
+        return False
+    ports = (int(address.rpartition(":")[2]) for address in (addresses.registry, addresses.files))
+    return not all(map(_is_free, ports))
+
+
 def _choose_addresses(site: Site) -> Addresses:
     """The usual ports where they are free; another site on this machine may have them."""
     chosen = Addresses(*(f"127.0.0.1:{_free_port(port)}" for port in (REGISTRY_PORT, FILES_PORT)))
@@ -221,13 +245,23 @@ def _choose_addresses(site: Site) -> Addresses:
 def _free_port(wanted: int) -> int:
     for port in (wanted, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+            if _bound(probe, port):
+                return int(probe.getsockname()[1])
     raise UpstreamNotStarted("no port is free on the loopback")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return _bound(probe, port)
+
+
+def _bound(probe: socket.socket, port: int) -> bool:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def _json_lines(log: Path) -> list[dict[str, Any]]:

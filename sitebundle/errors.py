@@ -6,7 +6,8 @@ MxError
 ├── LockError        images.lock or the stack definition         exit 30-39
 ├── TransportError   a registry or a network                     exit 40-49
 ├── SiteError        site.yaml, the host or the cluster          exit 50-69
-└── DeployError      the deployment, its audit or its proof      exit 70-89
+├── DeployError      the deployment, its audit or its proof      exit 70-89
+└── RuleError        a rule that rendered objects have to keep   exit 90-99
 
 Each leaf class has a stable `id` (kebab-case, never reused), an exit code of its own, a message template
 (the first line of its docstring) and a hint. Not here: catching. Commands never catch; `sitebundle.cli` renders once.
@@ -108,6 +109,10 @@ class SiteError(MxError):
 
 class DeployError(MxError):
     """The deployment, its audit or its proof."""
+
+
+class RuleError(MxError):
+    """A rule that rendered objects have to keep."""
 
 
 # --- 10-19 the file -------------------------------------------------------------------------------------------
@@ -337,7 +342,7 @@ class SourceChanged(LockError):
 
     id = "source-changed"
     exit_code = 36
-    hint = "The published file changed. Read the difference, then pin the new digest in manifests/stack.yaml."
+    hint = "The published file changed. Read the difference, then pin the new digest where manifests/ names the URL."
 
 
 class ImagesUnresolvable(LockError):
@@ -595,3 +600,102 @@ class JournalUnwritable(DeployError):
     id = "journal-unwritable"
     exit_code = 74
     hint = "Nothing goes on without a journal. Check the API server and run the same command again."
+
+
+class ReleaseTooLarge(DeployError):
+    """Helm's record of release {release} would be about {size_bytes} bytes; a Secret holds {limit_bytes}."""
+
+    id = "release-too-large"
+    exit_code = 80
+    hint = "Split the chart, or take files out of it that no template reads. Nothing was changed."
+
+
+class ProcessesDoNotStop(DeployError):
+    """Release {release}: all of its processes must stop before any starts; after {seconds} s still there: {pods}."""
+
+    id = "processes-do-not-stop"
+    exit_code = 81
+    hint = "Look at these pods and their nodes (`mxinstall status`), then run the same command again."
+
+
+class NodeLost(DeployError):
+    """Release {release} must stop all of its processes, but node {node} does not answer; it has: {pods}."""
+
+    id = "node-lost"
+    exit_code = 82
+    hint = "Bring the node back; if its machine is really off: mxinstall node release {node}. Nothing was stopped."
+
+
+class NodeUnknown(DeployError):
+    """The cluster has no node {node}; it has: {known}."""
+
+    id = "node-unknown"
+    exit_code = 83
+    hint = "`mxinstall status` names the nodes that are away."
+
+
+class NodeAlive(DeployError):
+    """Node {node} is alive: {detail}."""
+
+    id = "node-alive"
+    exit_code = 84
+    hint = "Only a node whose machine is off may be released: a process that still runs there would run twice."
+
+
+class NodeAway(DeployError):
+    """Node {node} is not back: {detail}."""
+
+    id = "node-away"
+    exit_code = 85
+    hint = "Start the machine and wait until `kubectl get node` says Ready, then run the same command again."
+
+
+class NodeNotReleased(DeployError):
+    """After {seconds} s these pods of node {node} have not moved: {pods}."""
+
+    id = "node-not-released"
+    exit_code = 86
+    hint = "The node is marked; the cluster goes on by itself. `mxinstall status` shows where it stands."
+
+
+class LastCopy(DeployError):
+    """The volumes of {pod} on node {node} are not given up: {detail}."""
+
+    id = "storage-last-copy"
+    exit_code = 87
+    hint = "Bring the node or its disk back, or restore from a backup. No volume was deleted."
+
+
+class CertificateUnknown(DeployError):
+    """The system that runs here has no certificate {name}; it has: {known}."""
+
+    id = "certificate-unknown"
+    exit_code = 88
+    hint = "`mxinstall certificates list` shows all of them."
+
+
+class NotInstalled(DeployError):
+    """No finished installation is on record in this cluster."""
+
+    id = "not-installed"
+    exit_code = 89
+    hint = "Install first: mxinstall --bundle FILE"
+
+
+# --- 90-99 rules ----------------------------------------------------------------------------------------------
+
+
+class LintFailed(RuleError):
+    """{count} places break rules: {rules}."""
+
+    id = "lint-failed"
+    exit_code = 90
+    hint = "Each finding says what to do; `mxbundle lint --explain RULE` says what the rule protects."
+
+
+class LintInputUnreadable(RuleError):
+    """{path} cannot be linted: {detail}."""
+
+    id = "lint-input-unreadable"
+    exit_code = 91
+    hint = "What is linted is YAML documents of Kubernetes objects, as `helm template` writes them."

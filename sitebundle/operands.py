@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from sitebundle.errors import StackInvalid
 from sitebundle.manifest import Value
@@ -51,6 +51,35 @@ class Operator(Value):
     defaults: tuple[Default, ...]
 
 
+class Spread(Value):
+    """The field that says whether two pods may share a node, and its value when they must not."""
+
+    path: str
+    hard: str
+
+
+class PodsOf(Value):
+    """A custom resource that an operator makes pods of, and the fields that decide about them.
+
+    labels: of the pods; `{path}` is a field of the resource, `*` any value. template: where it may carry a PodSpec.
+    strategy: the field of a Deployment's update strategy, where they are of a Deployment.
+    budgets: the field that turns the operator's own disruption budgets off; None where it makes none.
+    secrets: paths that name Secrets of the same namespace.
+    """
+
+    group: str
+    kind: str
+    replicas: str
+    labels: dict[str, str]
+    pull_secrets: str = Field(alias="pullSecrets")
+    pull_policy: str | None = Field(default=None, alias="pullPolicy")
+    template: str | None = None
+    strategy: str | None = None
+    budgets: str | None = None
+    spread: Spread | None = None
+    secrets: tuple[str, ...] = ()
+
+
 class Ignored(Value):
     """Text that looks like an image reference and is none that anything would pull."""
 
@@ -63,6 +92,7 @@ class Catalogue(Value):
 
     fields: tuple[ImageField, ...] = ()
     operators: tuple[Operator, ...] = ()
+    pods: tuple[PodsOf, ...] = ()
     ignored: tuple[Ignored, ...] = ()
 
 
@@ -72,6 +102,7 @@ class Operands(Value):
     fields: tuple[ImageField, ...]
     operators: tuple[Operator, ...]
     ignored: tuple[Ignored, ...] = ()
+    pods: tuple[PodsOf, ...] = ()
 
     @property
     def ignored_texts(self) -> frozenset[str]:
@@ -82,6 +113,10 @@ class Operands(Value):
         """The image fields of one kind, whatever its version."""
         group = api_version.rpartition("/")[0]
         return tuple(field for field in self.fields if (field.group, field.kind) == (group, kind))
+
+    def pods_of(self, group: str, kind: str) -> PodsOf | None:
+        """How resources of one kind become pods; None for a kind that nothing is known about."""
+        return next((entry for entry in self.pods if (entry.group, entry.kind) == (group, kind)), None)
 
 
 def read_operands(folder: Path) -> Operands:
@@ -94,6 +129,7 @@ def read_operands(folder: Path) -> Operands:
         fields=tuple(field for catalogue in catalogues for field in catalogue.fields),
         operators=tuple(operator for catalogue in catalogues for operator in catalogue.operators),
         ignored=tuple(entry for catalogue in catalogues for entry in catalogue.ignored),
+        pods=tuple(entry for catalogue in catalogues for entry in catalogue.pods),
     )
 
 

@@ -25,11 +25,9 @@ from sitebundle.podspecs import (
     pod_specs,
     rewrite_images,
 )
-from sitebundle.stack import Release, Stack
+from sitebundle.stack import ABSENT, Release, Stack, look_up
 
 __all__ = ["ImageOf", "Sources", "merged", "read_objects", "render", "rewrite_images", "values_for"]
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def values_for(
     for key, path in release.images.items():
         values = merged(values, _nested(path, image_of(stack.images[key])))
     for path, source in release.site.items():
-        found = _lookup(site or {}, source)
-        if found is not _ABSENT:
+        found = look_up(site or {}, source)
+        if found is not ABSENT:
             values = merged(values, _nested(path, found))
     return values
 
@@ -92,7 +90,8 @@ def render(
     """Every object of a release, hooks and CRDs included, `List` kinds opened.
 
     A chart gets its images by `values` and is not touched afterwards. A published manifest file is rewritten by
-    structure: `image_of` for every image, the overrides' variables, `IfNotPresent`, and `pull_secret` in every pod.
+    structure: without the objects that the release omits, `image_of` for every image, the overrides' variables,
+    `IfNotPresent`, and `pull_secret` in every pod.
     Raises RenderFailed.
     """
     if release.chart is not None:
@@ -100,6 +99,7 @@ def render(
         _require_no_templated_crd(text, release.name)
         return read_objects(text, release.name)
     objects = read_objects(sources.files[release.name].read_text(encoding="utf-8"), release.name)
+    objects = _without_omitted(objects, release)
     objects = rewrite_images(objects, image_of, operands)
     _apply_overrides(objects, stack, release, image_of)
     for entry in objects:
@@ -134,6 +134,14 @@ def _require_no_templated_crd(text: str, release: str) -> None:
                 "of its kind with it; turn it off in the values, and bring the definition in crds/ or as a manifest"
             )
             raise RenderFailed(release=release, detail=detail)
+
+
+def _without_omitted(objects: list[Object], release: Release) -> list[Object]:
+    """Each omission must match: one that matches nothing would let the object come back under another name."""
+    names = {f"{entry['kind']}/{entry['metadata']['name']}" for entry in objects}
+    if missing := sorted(set(release.omit) - names):
+        raise RenderFailed(release=release.name, detail=f"omit {missing[0]}: the manifest has no such object")
+    return [entry for entry in objects if f"{entry['kind']}/{entry['metadata']['name']}" not in release.omit]
 
 
 def _apply_overrides(objects: Iterable[Object], stack: Stack, release: Release, image_of: ImageOf) -> None:
@@ -184,11 +192,3 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
         value = {part: value}
     assert isinstance(value, dict)
     return value
-
-
-def _lookup(node: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return _ABSENT
-        node = node[part]
-    return node

@@ -6,6 +6,7 @@ Pure values and their reading; rendering is `sitebundle.rendering`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,9 @@ class Ready(Value):
     """One condition of *ready*; exactly one of the kinds is given.
 
     statefulset / deployment: a name or `*`, with `quorum` all or majority. http: `service:port/path` in the
-    release's namespace, answered with 200 through the API server. field: `path` of `resource` (`plural.group/name`)
-    equals `equals`. accepts: a server-side dry run of that release's custom resources is answered.
+    release's namespace, answered with 200 through the API server. field: `path` of `resource` (`plural.group/name`,
+    or `*` for each one of the release) equals `equals`. accepts: a server-side dry run of that release's custom
+    resources is answered.
     """
 
     statefulset: str | None = None
@@ -65,7 +67,8 @@ class Release(Value):
     `images`: key of the stack's image table -> values path that receives the rewritten reference.
     `site`: values path -> dotted path into site.yaml's spec (`storage.database`), passed through as it is.
     `values`: files under manifests/values/, later ones win; the profile's own values come after them.
-    `rollback`: `yes`, `never`, or `until STEP`.
+    `omit`: objects (`Kind/name`) of a published manifest that are not deployed. `rollback`: `yes`, `never`, or
+    `until STEP`.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Release(Value):
     values: tuple[str, ...] = ()
     images: dict[str, str] = Field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
+    omit: tuple[str, ...] = ()
     site: dict[str, str] = Field(default_factory=dict)
     ready: tuple[Ready, ...] = ()
     timeout_seconds: int = 600
@@ -90,6 +94,8 @@ class Release(Value):
             raise ValueError(f"release {self.name} has a chart or a manifest, not both and not neither")
         if self.manifest is not None and self.sha256 is None:
             raise ValueError(f"release {self.name} takes a published manifest, which must be pinned by sha256")
+        if self.omit and self.manifest is None:
+            raise ValueError(f"release {self.name} omits objects of a manifest, but takes none: a chart has values")
         return self
 
 
@@ -106,10 +112,15 @@ class Generated(Value):
 
 
 class Certificate(Value):
-    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt."""
+    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt.
+
+    `site`: dotted paths into site.yaml's spec (`hosts.matrix`) whose values are DNS names too; one that the site
+    lacks is left out.
+    """
 
     common_name: str = Field(alias="commonName")
     dns: tuple[str, ...] = ()
+    site: tuple[str, ...] = ()
     usages: tuple[Literal["server", "client"], ...] = ("server",)
 
 
@@ -117,6 +128,7 @@ class SecretPlan(Value):
     """A Secret that the installer makes once and never overwrites, in each namespace that needs it.
 
     Exactly one of: `data` (generated keys), `certificate`, `ca` (only ca.crt, the site's CA certificate).
+    taken: how whoever mounts a renewed certificate takes it: by itself (reload), or by a restart of its pods.
     """
 
     name: str
@@ -125,6 +137,29 @@ class SecretPlan(Value):
     data: dict[str, Generated] = Field(default_factory=dict)
     certificate: Certificate | None = None
     ca: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    taken: Literal["reload", "restart"] = "restart"
+
+    def at(self, spec: Mapping[str, Any]) -> SecretPlan:
+        """The same plan with every name written out for a site; `spec` is site.yaml's."""
+        if self.certificate is None or not self.certificate.site:
+            return self
+        found = [look_up(spec, path) for path in self.certificate.site]
+        # A server name may carry a port, a certificate's name may not.
+        names = [str(name).partition(":")[0] for name in found if name is not ABSENT]
+        dns = tuple(dict.fromkeys((*self.certificate.dns, *names)))
+        return self.model_copy(update={"certificate": self.certificate.model_copy(update={"dns": dns, "site": ()})})
+
+
+class GivenSecret(Value):
+    """A Secret that the operator puts into `mx-system` and the installer copies to where it is used.
+
+    `site`: where site.yaml's spec names it; a site that names none needs none. `keys` are what it must have.
+    """
+
+    site: str
+    namespaces: tuple[str, ...]
+    keys: tuple[str, ...]
     labels: dict[str, str] = Field(default_factory=dict)
 
 
@@ -136,7 +171,7 @@ class Namespace(Value):
 
 
 class Stack(Value):
-    """The whole of `stack.yaml`."""
+    """The whole of `stack.yaml`. `from_docker`: keys of images that only the builder's Docker daemon has."""
 
     api_version: Literal["mxbundle.io/v1alpha1"] = Field(alias="apiVersion")
     kind: Literal["Stack"]
@@ -144,8 +179,10 @@ class Stack(Value):
     kubernetes: str
     profiles: tuple[str, ...]
     images: dict[str, str]
+    from_docker: tuple[str, ...] = Field(default=(), alias="fromDocker")
     namespaces: tuple[Namespace, ...]
     secrets: tuple[SecretPlan, ...] = ()
+    given_secrets: tuple[GivenSecret, ...] = Field(default=(), alias="givenSecrets")
     releases: tuple[Release, ...]
 
     @model_validator(mode="after")
@@ -156,6 +193,9 @@ class Stack(Value):
         for text in self.images.values():
             if Reference.parse(text).tag in (None, "latest"):
                 raise ValueError(f"image {text} has no tag, or `latest`")
+        for key in self.from_docker:
+            if key not in self.images:
+                raise ValueError(f"fromDocker names {key}, which is not in the image table")
         spaces = {namespace.name for namespace in self.namespaces}
         for release in self.releases:
             if release.namespace not in spaces:
@@ -184,6 +224,10 @@ class Stack(Value):
         """The releases that `profile` deploys (an entry without profiles is in all)."""
         return tuple(r for r in self.releases if not r.profiles or profile in r.profiles)
 
+    def secrets_at(self, spec: Mapping[str, Any]) -> tuple[SecretPlan, ...]:
+        """The secrets of a site; `spec` is site.yaml's."""
+        return tuple(plan.at(spec) for plan in self.secrets)
+
     def levels(self, profile: str) -> tuple[tuple[Release, ...], ...]:
         """The releases of `profile` in dependency levels: inside one, none needs another; names sorted."""
         releases = {release.name: release for release in self.of_profile(profile)}
@@ -197,6 +241,19 @@ class Stack(Value):
             levels.append(tuple(releases[name] for name in ready))
             sorter.done(*ready)
         return tuple(levels)
+
+
+ABSENT = object()
+"""What `look_up` returns for a path that is not there; None is a value."""
+
+
+def look_up(node: Any, path: str) -> Any:
+    """The value at a dotted path into site.yaml's spec, or ABSENT."""
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return ABSENT
+        node = node[part]
+    return node
 
 
 def read_stack(path: Path) -> Stack:

@@ -11,6 +11,7 @@ from sitebundle.cli import LazyGroup, run
 COMMANDS = {
     "keygen": ("mxbundle.commands.keygen:command", "Make a signing key (Ed25519, OpenSSH form)."),
     "lock": ("mxbundle.commands.lock:command", "Pin every image, chart, CRD and tool of the stack in images.lock."),
+    "lint": ("mxbundle.commands.lint:command", "Say what in the rendered stack would not work, or not last."),
     "why": ("mxbundle.commands.why:command", "Say which release, object and field needs an image."),
     "build": ("mxbundle.commands.build:command", "Fetch what images.lock names straight into site.tar.zst."),
     "sign": ("mxbundle.commands.sign:command", "Sign a finished bundle in place."),

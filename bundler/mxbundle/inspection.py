@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from mxbundle.derive.document import BASE_DIGEST, BASE_NAME
+from mxbundle.derive.recipe import HOST
 from sitebundle.archive import BundleReader
 from sitebundle.manifest import BundleManifest, Image
+from sitebundle.reference import Reference
 from sitebundle.signature import Signature
 from sitebundle.units import bytes_for_people
 
@@ -39,7 +43,7 @@ def describe(reader: BundleReader) -> dict[str, Any]:
         "lock_digest": manifest.lock_digest,
         "provenance": reader.provenance(),
         "signatures": [_signature(armored) for armored in reader.signatures],
-        "images": [_image(image, sizes, users) for image in manifest.images],
+        "images": [{**_image(image, sizes, users), "base": _base(reader, image)} for image in manifest.images],
         "charts": [{"release": c.release, "name": c.name, "version": c.version} for c in manifest.charts],
         "files": [{"release": f.release, "url": f.url} for f in manifest.files],
         "crds": [{"name": c.name, "versions": list(c.versions)} for c in manifest.crds],
@@ -71,6 +75,7 @@ def as_text(about: dict[str, Any]) -> str:
         *(
             f"  {size(image['bytes']):>10} {size(image['own_bytes']):>10}  {image['reference']}  "
             + image["digest"][7:19]
+            + (f"  derived from {image['base']}" if image["base"] else "")
             for image in about["images"]
         ),
         "",
@@ -127,6 +132,14 @@ def _image(image: Image, sizes: dict[str, int], users: dict[str, set[str]]) -> d
         "own_bytes": sum(sizes[layer] for layer in layers if len(users[layer]) == 1),
         "needed_by": list(image.needed_by),
     }
+
+
+def _base(reader: BundleReader, image: Image) -> str | None:
+    """What a derived image was made from, as its index says; None for one that a registry has."""
+    if Reference.parse(image.reference).host != HOST:
+        return None
+    said = json.loads(reader.read(image.digest.blob_path)).get("annotations", {})
+    return f"{said.get(BASE_NAME)}@{said.get(BASE_DIGEST)}"
 
 
 def _space(manifest: BundleManifest) -> list[dict[str, Any]]:

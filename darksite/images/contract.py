@@ -80,10 +80,20 @@ class Later:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program of `darksite.binaries` that the image has at `path`, with `links` to it."""
+
+    product: str
+    path: str
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StandIn:
     """How the image of the dark site is made, and in what it is not upstream's.
 
-    `base` is `debian` or `distroless`; `attested` adds the attestation manifest that BuildKit pushes.
+    `base` is `debian`, filled by packages and a recipe, or `distroless`, where nothing but `programs` is;
+    `attested` adds the attestation manifest that BuildKit pushes.
     """
 
     base: str
@@ -93,6 +103,7 @@ class StandIn:
     wheels: tuple[str, ...] = ()
     attested: bool = False
     also: tuple[Later, ...] = ()
+    programs: tuple[Program, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,13 @@ def read(path: Path) -> Contract:
             process=Process(**plain["process"]),
             binaries=tuple(Binary(**binary) for binary in plain["binaries"]),
             sources=plain["sources"],
-            stand_in=StandIn(**{**stand_in, "also": tuple(Later(**later) for later in stand_in.get("also", ()))}),
+            stand_in=StandIn(
+                **{
+                    **stand_in,
+                    "also": tuple(Later(**later) for later in stand_in.get("also", ())),
+                    "programs": tuple(Program(**program) for program in stand_in.get("programs", ())),
+                }
+            ),
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise ContractInvalid(f"{path.name}: {error}") from error

@@ -49,7 +49,7 @@ def build(contract: contracts.Contract) -> Built:
     """
     makers: dict[str, Callable[[contracts.Contract, Path], Sequence[ociimage.LayerInfo]]] = {
         "debian": _debian_layers,
-        "distroless": _operator_layers,
+        "distroless": _distroless_layers,
     }
     make_layers = makers[contract.stand_in.base]
 
@@ -115,6 +115,7 @@ def _debian_layers(contract: contracts.Contract, scratch: Path) -> Sequence[ocii
         carried,
     )
     shared = ociimage.LayerInfo(blob=base / "layer.tar.gz", **json.loads((base / "layer.json").read_text()))
+    _place_programs(contract, upper)
     own = ociimage.layer_from_dir(upper, scratch / "own.tar.gz")
     shutil.rmtree(upper)
     return [shared, own]
@@ -135,7 +136,18 @@ def _pip(scratch: Path) -> Path:
     return wheel.rename(downloads / "pip.whl")
 
 
-def _operator_layers(contract: contracts.Contract, scratch: Path) -> Sequence[ociimage.LayerInfo]:
+def _place_programs(contract: contracts.Contract, root: Path) -> None:
+    for program in contract.stand_in.programs:
+        place = root / program.path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(binaries.ensure(program.product), place)
+        place.chmod(0o755)
+        os.chown(place, contract.process.uid, contract.process.gid)
+        for link in program.links:
+            (root / link.lstrip("/")).symlink_to(os.path.relpath(program.path, Path(link).parent))
+
+
+def _distroless_layers(contract: contracts.Contract, scratch: Path) -> Sequence[ociimage.LayerInfo]:
     process = contract.process
     bottom = scratch / "bottom"
     for folder in ("etc/ssl/certs", "home/nonroot", "tmp", "dev", "proc", "sys", "run"):
@@ -152,11 +164,8 @@ def _operator_layers(contract: contracts.Contract, scratch: Path) -> Sequence[oc
     os.chown(bottom / "home/nonroot", process.uid, process.gid)
 
     top = scratch / "top"
-    (top / "operator").mkdir(parents=True)
-    shutil.copyfile(binaries.ensure("cnpg-manager"), top / "operator/manager_amd64")
-    (top / "operator/manager_amd64").chmod(0o755)
-    os.chown(top / "operator/manager_amd64", process.uid, process.gid)
-    (top / "manager").symlink_to("operator/manager_amd64")
+    top.mkdir()
+    _place_programs(contract, top)
     return [
         ociimage.layer_from_dir(bottom, scratch / "bottom.tar.gz"),
         ociimage.layer_from_dir(top, scratch / "top.tar.gz"),

@@ -21,6 +21,8 @@ COMMANDS = {
     "seed": ("mxinstall.commands.seed:command", "Fill the site's registry from the bundle."),
     "registry": ("mxinstall.commands.registry:command", "Start, stop and look at the carried registry."),
     "status": ("mxinstall.commands.status:command", "Show what runs, since when, and what expires."),
+    "certificates": ("mxinstall.commands.certificates:command", "List the certificates, and renew them."),
+    "node": ("mxinstall.commands.node:command", "Give up a node that is lost for good, and take one back."),
     "uninstall": ("mxinstall.commands.uninstall:command", "Remove the system; data stays unless told."),
 }
 

@@ -27,6 +27,8 @@ Objects = list[Object]
 
 PATIENCE_SECONDS = 30.0
 """How long a server that was there a moment ago is waited for: a restart of an API server takes that long."""
+ANSWER_SECONDS = 30.0
+"""How long one answer may take."""
 _PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
 _OVERLOADED = 429
@@ -51,11 +53,19 @@ class Resource:
 class Cluster:
     """One API server, one identity. Thread-safe.
 
-    Everywhere: ClusterUnreachable when no answer comes within PATIENCE_SECONDS, ClusterRefused for an answer that is
+    Everywhere: ClusterUnreachable when no answer comes within `patience_seconds`, ClusterRefused for an answer that is
     neither success nor an expected 404, FencedOff for a 401 while acting with an installer's token.
     """
 
-    def __init__(self, access: Access, *, fenced: bool = False) -> None:
+    def __init__(
+        self,
+        access: Access,
+        *,
+        fenced: bool = False,
+        patience_seconds: float = PATIENCE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._patience_seconds, self._answer_seconds = patience_seconds, answer_seconds
         self.access = access
         self.server = access.server
         self._fenced = fenced
@@ -250,9 +260,9 @@ class Cluster:
         body: bytes | str | Mapping[str, Any] | Objects | None = None,
         query: Mapping[str, str | int] | None = None,
         content_type: str | None = None,
-        timeout_seconds: float = 30,
+        timeout_seconds: float | None = None,
         accept: str | None = None,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float | None = None,
     ) -> tuple[int, bytes]:
         """One request as it is: status and body, whatever they are. Dicts and lists are sent as JSON.
 
@@ -266,7 +276,8 @@ class Cluster:
         if content_type:
             headers["Content-Type"] = content_type
         url = self.server + path + (f"?{urlencode(query)}" if query else "")
-        again = _Again(patience_seconds)
+        timeout_seconds = self._answer_seconds if timeout_seconds is None else timeout_seconds
+        again = _Again(self._patience_seconds if patience_seconds is None else patience_seconds)
         while True:
             if self._token:
                 headers["Authorization"] = f"Bearer {self._token}"

@@ -5,22 +5,29 @@ Flags of server-side apply, waiting and conflicts are all explicit. Not here: re
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import re
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import yaml
+
 from mxinstall import tether
-from mxinstall.cluster import Cluster
+from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.names import LEASE, NAMESPACE
 from mxinstall.deploy.workdir import WorkDir
-from sitebundle.errors import ReleaseFailed
+from sitebundle.errors import ReleaseFailed, ReleaseTooLarge
 
 HISTORY = 10
+RECORD_BYTES = 1024 * 1024
+"""What the data of one Secret may be (k8s.io/api/core/v1, MaxSecretSize): helm keeps a release in one."""
 _GRACE_SECONDS = 30.0
 
 
@@ -87,6 +94,23 @@ class HelmReleases:
         outcome = tether.run([str(self.binary), *arguments], environment, timeout_seconds + _GRACE_SECONDS, self.stop)
         if outcome.code:
             raise ReleaseFailed(release=release, detail=_reason(outcome))
+
+
+def check_record_size(release: str, chart: Path, values: Mapping[str, Any], objects: Sequence[Object]) -> int:
+    """About how many bytes helm's record of a release will have. Raises ReleaseTooLarge when no Secret holds it.
+
+    The record is base64 of gzip of JSON with the chart's files (in base64), the values and the manifest (helm,
+    pkg/storage/driver/util.go). Ours differs by a few keys: within one part in a hundred of helm's own.
+    """
+    with tarfile.open(chart) as packed:
+        members = [(entry.name, packed.extractfile(entry)) for entry in packed if entry.isfile()]
+        files = [{"name": name, "data": base64.b64encode(data.read()).decode()} for name, data in members if data]
+    manifest = "".join(f"---\n{yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=False)}" for obj in objects)
+    record = json.dumps({"name": release, "chart": files, "config": values, "manifest": manifest})
+    size = len(base64.b64encode(gzip.compress(record.encode(), 9)))
+    if size > RECORD_BYTES:
+        raise ReleaseTooLarge(release=release, size_bytes=size, limit_bytes=RECORD_BYTES)
+    return size
 
 
 def revisions(cluster: Cluster, release: str, namespace: str) -> list[Revision]:

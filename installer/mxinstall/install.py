@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mxinstall.cluster import Cluster
+from mxinstall.deploy import certificates
 from mxinstall.deploy.admissions import read_cluster_record, write_cluster_record
 from mxinstall.deploy.audit import AuditReport, audit, locked_digests
 from mxinstall.deploy.crds import apply_crds
@@ -20,10 +21,10 @@ from mxinstall.deploy.inventory import read_inventory
 from mxinstall.deploy.journal import Account, Journal, read_account
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.deploy.releases import Deployment, deploy_levels, ensure_namespaces, remove_release
-from mxinstall.deploy.secrets import ensure_secrets, spread_pull_secret
+from mxinstall.deploy.secrets import ensure_secrets, spread
 from mxinstall.helm_release import HelmReleases
 from mxinstall.opening import Opening, open_site
-from mxinstall.plan import Plan, make_plan, with_bytes_to_move
+from mxinstall.plan import Plan, copies, make_plan, with_bytes_to_move
 from mxinstall.run_report import RunReport
 from mxinstall.tools import carried_tool
 from sitebundle.events import Note, Sink, Step, stage
@@ -197,25 +198,32 @@ def _seed(opening: Opening, sink: Sink) -> None:
 def _deploy(opening: Opening, held: Hold, journal: Journal, plan: Plan, helm: Path, sink: Sink) -> bool:
     """Returns whether anything was changed."""
     cluster, stack = held.cluster, opening.carried.stack
+    wanted = stack.secrets_at(opening.site.spec_mapping())
     releases = HelmReleases(helm, held.kubeconfig, opening.work)
     inventory = read_inventory(cluster)
     with stage(sink, "deploy", "Put the releases on the cluster, level by level") as tally:
         with journal.step("namespaces"):
             ensure_namespaces(cluster, stack.namespaces)
         with journal.step("secrets"):
-            made = ensure_secrets(cluster, stack.secrets, opening.site.name)
-            if pull_secret := opening.site.spec.registry.pull_secret:
-                spread_pull_secret(cluster, pull_secret, [namespace.name for namespace in stack.namespaces])
+            made = ensure_secrets(cluster, wanted, opening.site.name)
+            for copy in copies(stack, opening.site):
+                spread(cluster, copy)
+        with journal.step("certificates"):
+            renewed = certificates.renew(cluster, certificates.due(cluster, wanted))
         with journal.step("crds"):
-            apply_crds(cluster, opening.carried.crds)
+            apply_crds(cluster, [crd for crd in opening.carried.crds if crd["metadata"]["name"] in plan.crds])
         deployment = Deployment(cluster, releases, journal, plan.generation, inventory, sink)
         changed = deploy_levels(deployment, plan.levels)
+        behind = certificates.behind(cluster, wanted)
+        if behind:
+            with journal.step("certificates/restart"):
+                certificates.restart(cluster, behind, sink, "deploy", releases.stop)
         for name in plan.removed:
             with journal.step(f"remove/{name}"):
                 remove_release(cluster, releases, inventory[name], _REMOVE_SECONDS)
             sink(Step("deploy", name, "ok", "removed"))
-        tally.detail = f"{len(changed)} releases changed, {len(made)} secrets made"
-    return bool(changed or plan.removed)
+        tally.detail = f"{len(changed)} releases changed, {len(made)} secrets made, {len(renewed)} renewed"
+    return bool(changed or behind or plan.removed)
 
 
 def _audit(opening: Opening, cluster: Cluster, sink: Sink, report: RunReport, *, settle: bool) -> AuditReport:

@@ -85,6 +85,8 @@ def _open(
     carried = unpack(reader, work)
     operator = Cluster.connect(kubeconfig)
     installed = installed_site(operator)
+    if site_file is None and given is not None and installed is not None and given != installed:
+        check_kept(known, operator)
     if given is None:
         given, notes = (installed, _TAKEN) if installed else _derived(operator, reader, carried)
         known = state_root() / given.name / _SITE_FILE
@@ -128,6 +130,16 @@ def _kept(site: Site, notes: Sequence[str], place: Path, sink: Sink) -> Site:
     for note in notes:
         sink(Note("info", f"  {note}"))
     return site
+
+
+def check_kept(place: Path, cluster: Cluster) -> None:
+    """A kept file that differs from what is installed must be newer than that install, or it would undo in silence
+    what was installed from another one (by `--site`). Raises SiteInvalid.
+    """
+    began = [account.entries[0].began for account in read_accounts(cluster) if account.site and account.entries]
+    if began and place.stat().st_mtime < began[-1]:
+        seen = "it is older than the last install, which was done with another site.yaml"
+        raise SiteInvalid(path=place, detail=f"{seen}; say which one counts with --site FILE")
 
 
 def check_same_server(site: Site, installed: Site | None, place: Path) -> None:

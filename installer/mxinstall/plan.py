@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from mxinstall.carried import Carried
 from mxinstall.cluster import Cluster, Object
-from mxinstall.deploy import secrets
+from mxinstall.deploy import certificates, secrets
 from mxinstall.deploy.crds import KIND as CRD
 from mxinstall.deploy.crds import changed_crds
 from mxinstall.deploy.drift import drifted, is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed, rendered_hash
 from mxinstall.deploy.releases import Change, PlannedRelease, namespace_object
+from mxinstall.deploy.rollout import Rollout, rollout_of, unfinished
+from mxinstall.helm_release import check_record_size
 from sitebundle.digest import Digest
 from sitebundle.errors import ReferenceNotInBundle, TransportError
 from sitebundle.helm import Helm
@@ -26,7 +28,7 @@ from sitebundle.operands import Operands
 from sitebundle.podspecs import image_uses
 from sitebundle.reference import Reference, site_reference
 from sitebundle.rendering import Sources, merged, render, values_for
-from sitebundle.stack import Release
+from sitebundle.stack import Release, Stack
 
 if TYPE_CHECKING:
     from mxinstall.site import Site
@@ -44,6 +46,7 @@ class Plan:
     namespaces: tuple[str, ...]
     secrets: tuple[str, ...]
     crds: tuple[str, ...]
+    certificates: tuple[str, ...] = ()
     bytes_to_move: int = 0
 
     @property
@@ -54,7 +57,7 @@ class Plan:
     @property
     def nothing_to_do(self) -> bool:
         """Whether the site is exactly this already."""
-        waiting = (self.removed, self.namespaces, self.secrets, self.crds)
+        waiting = (self.removed, self.namespaces, self.secrets, self.crds, self.certificates)
         return not any(waiting) and all(planned.change == "unchanged" for planned in self.releases)
 
     def as_json(self) -> dict[str, Any]:
@@ -75,6 +78,7 @@ class Plan:
                     "images": list(planned.references),
                     "drift": list(planned.drift),
                     "rollback": planned.release.rollback,
+                    "rollout": planned.rollout.as_json(),
                 }
                 for level, releases in enumerate(self.levels)
                 for planned in releases
@@ -83,6 +87,7 @@ class Plan:
             "namespaces": list(self.namespaces),
             "secrets": list(self.secrets),
             "crds": list(self.crds),
+            "certificates": list(self.certificates),
         }
 
 
@@ -92,6 +97,7 @@ def make_plan(
     """Render and compare. Raises RenderFailed, ReferenceNotInBundle, ClusterUnreachable."""
     stack, kubernetes = carried.stack, cluster.version()
     levels = stack.levels(site.spec.profile)
+    wanted = stack.secrets_at(site.spec_mapping())
     rendered = render_releases(cluster, carried, site, helm)
     known = {reference for record in inventory.values() for reference in record.references}
     check_references(
@@ -112,15 +118,24 @@ def make_plan(
         namespaces=tuple(
             obj["metadata"]["name"] for obj in drifted(cluster, [namespace_object(ns) for ns in stack.namespaces])
         ),
-        secrets=tuple(secrets.missing(cluster, stack.secrets) + _pull_secret_gaps(cluster, carried, site)),
+        secrets=tuple(secrets.missing(cluster, wanted) + _copy_gaps(cluster, carried, site)),
         crds=tuple(changed_crds(cluster, carried.crds)),
+        certificates=tuple(
+            str(entry) for entry in [*certificates.due(cluster, wanted), *certificates.behind(cluster, wanted)]
+        ),
     )
 
 
-def _pull_secret_gaps(cluster: Cluster, carried: Carried, site: Site) -> list[str]:
-    name = site.spec.registry.pull_secret
-    namespaces = [namespace.name for namespace in carried.stack.namespaces]
-    return secrets.pull_secret_gaps(cluster, name, namespaces) if name else []
+def copies(stack: Stack, site: Site) -> list[secrets.Copies]:
+    """The operator's own Secrets in `mx-system` that this site names, and where they are copied to."""
+    found = secrets.copies_of_given(stack.given_secrets, site.spec_mapping())
+    if pull_secret := site.spec.registry.pull_secret:
+        found.append(secrets.pull_secret_copies(pull_secret, [namespace.name for namespace in stack.namespaces]))
+    return found
+
+
+def _copy_gaps(cluster: Cluster, carried: Carried, site: Site) -> list[str]:
+    return [gap for wanted in copies(carried.stack, site) for gap in secrets.copy_gaps(cluster, wanted)]
 
 
 def with_bytes_to_move(plan: Plan, manifest: BundleManifest, site: Site) -> Plan:
@@ -251,15 +266,22 @@ def _compared(
         change = "new"
     elif record.rendered_hash != rendered:
         change = "changed"
-    elif differing := drifted(cluster, [obj for obj in objects if not is_hook(obj)]):
-        change, drift = "drifted", tuple(str(deployed(obj)) for obj in differing)
+    else:
+        differing = drifted(cluster, [obj for obj in objects if not is_hook(obj)])
+        drift = (*(str(deployed(obj)) for obj in differing), *unfinished(cluster, objects))
+        change = "drifted" if drift else "unchanged"
+    chart = carried.charts.get(release.name)
+    if chart is not None:
+        check_record_size(release.name, chart, values, objects)
+    moves = chart is not None and change in ("changed", "drifted")
     return PlannedRelease(
         release=release,
         change=change,
         objects=objects,
         rendered_hash=rendered,
         values=values,
-        chart=carried.charts.get(release.name),
+        chart=chart,
         references=tuple(sorted({use.reference for use in image_uses(objects, release.name, carried.operands)})),
         drift=drift,
+        rollout=rollout_of(cluster, objects, record) if moves else Rollout(),
     )

@@ -115,7 +115,9 @@ def _remove_namespaces(cluster: Cluster, delete_data: bool) -> tuple[list[str], 
     gone, kept = [], []
     for namespace in _payload_namespaces(cluster):
         claims = cluster.list("v1", "PersistentVolumeClaim", namespace)
-        ours = cluster.list("v1", "Secret", namespace, labels="mxbundle.io/part=secret")
+        made = cluster.list("v1", "Secret", namespace, labels="mxbundle.io/part=secret")
+        # The CA, which stays, makes certificates again.
+        ours = [secret for secret in made if secret.get("type") != "kubernetes.io/tls"]
         if (claims or ours) and not delete_data:
             kept += [f"PersistentVolumeClaim {namespace}/{claim['metadata']['name']}" for claim in claims]
             kept += [f"Secret {namespace}/{secret['metadata']['name']}" for secret in ours]

@@ -22,6 +22,20 @@ def header(name: str, size: int, created: int, mode: int) -> bytes:
     A multiple of 512 bytes: one block, or three to four when a pax header goes before it. Raises ValueError for a
     time that no tar header can hold.
     """
+    return _header(name, size, created, mode, b"0")
+
+
+def directory(name: str, created: int, mode: int) -> bytes:
+    """The header blocks of a folder, whose `name` ends with a slash; else as `header`."""
+    return _header(name, 0, created, mode, b"5")
+
+
+def padding(size: int) -> int:
+    """The number of zero bytes between a member's last byte and the next header."""
+    return -size % BLOCK
+
+
+def _header(name: str, size: int, created: int, mode: int, kind: bytes) -> bytes:
     if not 0 <= created < _LATEST:
         raise ValueError(f"no tar header can hold the time {created}")
     records = {}
@@ -34,12 +48,7 @@ def header(name: str, size: int, created: int, mode: int) -> bytes:
         body = b"".join(_record(key, value) for key, value in sorted(records.items()))
         extended = _block("PaxHeaders/member", len(body), created, 0o644, b"x") + body + bytes(-len(body) % BLOCK)
     short_size = 0 if "size" in records else size
-    return extended + _block(name[-_USTAR_NAME:] if "path" in records else name, short_size, created, mode, b"0")
-
-
-def padding(size: int) -> int:
-    """The number of zero bytes between a member's last byte and the next header."""
-    return -size % BLOCK
+    return extended + _block(name[-_USTAR_NAME:] if "path" in records else name, short_size, created, mode, kind)
 
 
 def _record(key: str, value: str) -> bytes:

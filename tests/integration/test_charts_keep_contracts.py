@@ -1,105 +1,54 @@
-"""Every container that the stack renders uses its image only as the contract allows: real helm, every profile."""
+"""Every container that the stack renders uses its image only as the contract allows: real helm, every profile.
 
-from collections.abc import Iterator, Mapping
+The rule itself is lint's `images.contract`; here it is asked about each contract, and its reading is held against ours.
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from linted import declared, shipped_subject
+from mxbundle.lint.rules import RULES
+from mxbundle.lint.rules.images import violations
+from mxbundle.lint.run import lint
+from mxbundle.lock.contracts import Contract
+from shipped_stack import MANIFESTS, stack
 
-from darksite import binaries
-from darksite.images import Contract, all_contracts
-from sitebundle.helm import Helm
-from sitebundle.operands import read_operands
-from sitebundle.rendering import Sources, render, values_for
-from sitebundle.stack import read_stack
+from darksite.images import all_contracts
+from sitebundle.podspecs import image_uses
+from sitebundle.reference import Reference
 
-MANIFESTS = Path(__file__).parents[2] / "manifests"
-STACK = read_stack(MANIFESTS / "stack.yaml")
-CONTRACTS = {contract.reference: contract for contract in all_contracts()}
-OWN_SCRIPTS = "/etc/synapse/configure.py"
-"""A program that the chart brings itself: what it reads from its environment is no business of the image."""
+CONTRACTS = declared().contracts.by_name
 
 
-def containers(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Where it is, pod specification, container."""
-    for one in objects:
-        pod = one.get("spec", {}).get("template", {}).get("spec", {})
-        for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
-            yield f"{one['kind']}/{one['metadata']['name']}/{container['name']}", pod, container
+def contract(name: str) -> Contract:
+    return CONTRACTS[Reference.parse(stack().images[name]).name]
 
 
-def violations(contract: Contract, pod: Mapping[str, Any], container: Mapping[str, Any]) -> list[str]:
-    """What the container uses that the contract does not give."""
-    found = []
-    programs = {binary.path for binary in contract.binaries} | set(contract.process.files) | {contract.process.shell}
-    programs |= {Path(path).name for path in programs if str(Path(path).parent) in search_path(contract)}
-    probes = [container.get(name, {}) for name in ("livenessProbe", "readinessProbe", "startupProbe")]
-    hooks = list(container.get("lifecycle", {}).values())
-    commands = [container.get("command", []), *(holder.get("exec", {}).get("command", []) for holder in probes + hooks)]
-    for command in filter(None, commands):
-        if command[0] not in programs - {""}:
-            found.append(f"starts {command[0]}")
-    security = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
-    process = contract.process
-    if (security.get("runAsUser"), security.get("runAsGroup")) != (process.uid, process.gid) and not process.any_uid:
-        found.append(f"runs as {security.get('runAsUser')}:{security.get('runAsGroup')}")
-    if (
-        security.get("runAsNonRoot")
-        and not contract.config.user.split(":")[0].isdigit()
-        and "runAsUser" not in security
-    ):
-        found.append("needs runAsUser: the image's user is root or a name")
-    if security.get("readOnlyRootFilesystem") and not process.read_only_root:
-        found.append("mounts the root read-only")
-    if OWN_SCRIPTS not in container.get("command", ()):
-        found += [
-            f"sets {variable['name']}"
-            for variable in container.get("env", ())
-            if variable["name"] not in process.environment
-        ]
-    for variable in container.get("env", ()):
-        # The dynamic linker of Debian expands $LIB to the folder of the machine's architecture (ld.so(8)).
-        value = variable.get("value", "").replace("$LIB", "lib/x86_64-linux-gnu")
-        if variable["name"] == "LD_PRELOAD" and value not in process.files:
-            found.append(f"preloads {value}")
-    return found
-
-
-def search_path(contract: Contract) -> list[str]:
-    return contract.config.environment["PATH"].split(":")
-
-
-@pytest.fixture(scope="module", params=STACK.profiles)
-def rendered(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    site = yaml.safe_load((MANIFESTS / "profiles" / "lock-site.yaml").read_text())
-    operands = read_operands(MANIFESTS / "operands")
-    helm = Helm(binaries.ensure("helm"))
-    objects: list[dict[str, Any]] = []
-    for release in STACK.releases:
-        sources = Sources(
-            charts={release.name: MANIFESTS / "charts" / release.name},
-            files={release.name: binaries.cnpg_release_manifest()},
-        )
-        values = values_for(STACK, release, request.param, MANIFESTS, str, site)
-        objects += render(STACK, release, sources, values, helm, "1.36.0", str, operands)
-    return objects
-
-
-def test_every_image_that_is_rendered_or_named_has_a_contract(rendered: list[dict[str, Any]]) -> None:
-    used = {container["image"] for _, _, container in containers(rendered)}
-    used |= {one["spec"]["imageName"] for one in rendered if one["kind"] == "Cluster"}
-    assert used == set(STACK.images.values())
-    assert used <= CONTRACTS.keys()
-
-
-def test_no_container_uses_what_its_image_does_not_promise(rendered: list[dict[str, Any]]) -> None:
-    found = {
-        place: broken
-        for place, pod, container in containers(rendered)
-        if (broken := violations(CONTRACTS[container["image"]], pod, container))
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_every_image_that_is_rendered_or_named_has_a_contract(profile: str) -> None:
+    subject = shipped_subject(profile)
+    used = {
+        Reference.parse(use.reference.removeprefix(f"{subject.registry}/")).tagged
+        for item in subject.items
+        for use in image_uses([item.entry], item.release, subject.operands)
     }
-    assert found == {}
+    assert used == set(stack().images.values())
+    assert lint([subject], [RULES["images.has-contract"]]).findings == ()
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_no_container_uses_what_its_image_does_not_promise(profile: str) -> None:
+    assert lint([shipped_subject(profile)], [RULES["images.contract"]]).findings == ()
+
+
+def test_lint_reads_of_a_contract_what_the_stand_ins_are_built_to() -> None:
+    assert {entry.name for entry in all_contracts()} == {path.stem for path in (MANIFESTS / "images").glob("*.toml")}
+    for theirs in all_contracts():
+        process = asdict(contract(theirs.name).process)
+        assert process.pop("binaries") == tuple(binary.path for binary in theirs.binaries)
+        assert process == {key: value for key, value in asdict(theirs.process).items() if key != "absent"}
 
 
 @pytest.mark.parametrize(
@@ -119,17 +68,16 @@ def test_no_container_uses_what_its_image_does_not_promise(rendered: list[dict[s
     ],
 )
 def test_what_is_outside_a_contract_is_found(name: str, container: dict[str, Any], said: str) -> None:
-    (contract,) = (known for known in CONTRACTS.values() if known.name == name)
-    assert said in violations(contract, {}, container)
+    assert said in violations(contract(name), {}, container)
 
 
 @pytest.mark.parametrize("name", ["valkey", "haproxy", "synapse", "cloudnative-pg"])
 def test_what_a_contract_names_may_be_used(name: str) -> None:
-    (contract,) = (known for known in CONTRACTS.values() if known.name == name)
-    process = contract.process
+    process = contract(name).process
+    first = process.binaries[0]
     container = {
-        "command": [Path(contract.binaries[0].path).name if process.shell else contract.binaries[0].path],
+        "command": [Path(first).name if process.shell else first],
         "securityContext": {"runAsUser": process.uid, "runAsGroup": process.gid, "runAsNonRoot": True},
         "env": [{"name": variable, "value": process.files[0]} for variable in process.environment],
     }
-    assert violations(contract, {}, container) == []
+    assert violations(contract(name), {}, container) == []

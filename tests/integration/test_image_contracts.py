@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from shipped_stack import named, rendered
 
 from darksite.images import Contract, all_contracts, build
 from darksite.images.isolation import inside
@@ -327,6 +328,32 @@ def test_haproxy_serves_what_its_configuration_says(tmp_path: Path, unpacked: Ca
     )
     assert "\nready" in done.stdout.replace("\r", ""), done.stdout
     assert int(done.stdout.splitlines()[-1]) > 10
+
+
+def test_pgbouncer_takes_every_parameter_that_the_chart_sets(
+    tmp_path: Path, unpacked: Callable[[str], Unpacked]
+) -> None:
+    image = unpacked("pgbouncer")
+    wanted = named(rendered("postgres", "demo"), "Pooler", "postgres-pooler")["spec"]["pgbouncer"]["parameters"]
+    # Certificates are the operator's business; without any there is nothing to require.
+    wanted |= {"client_tls_sslmode": "disable", "server_tls_sslmode": "disable"}
+    ours = {
+        "auth_type": "any",
+        "admin_users": "pgbouncer",
+        "listen_addr": "127.0.0.1",
+        "unix_socket_dir": "/controller",
+    }
+    lines = [f"{name} = {value}" for name, value in {**wanted, **ours}.items()]
+    os.chown(tmp_path, *image.user)
+    (tmp_path / "ini").write_text("\n".join(["[databases]", "* = host=127.0.0.1", "[pgbouncer]", *lines, ""]))
+    steps = (
+        "cd /controller; pgbouncer ini 2> log & sleep 1;"
+        " psql -h /controller -p 6432 -U pgbouncer pgbouncer -qAt -c 'SHOW CONFIG' || cat /controller/log"
+    )
+    done = image.run("/bin/sh", "-c", steps, mounts={"/controller": tmp_path})
+    shown = dict(line.split("|")[:2] for line in done.stdout.splitlines() if line.count("|") >= 2)
+    assert {name: shown.get(name) for name in wanted} == wanted, done.stdout
+    assert shown["pool_mode"] == "session"
 
 
 def test_the_operator_copies_itself_into_a_pod_as_the_first_container_of_every_database_pod(

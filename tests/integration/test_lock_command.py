@@ -15,16 +15,18 @@ from typing import Any
 
 import pytest
 import yaml
-from imagery import MANIFESTS, Pushed, contract_config, push_image
+from imagery import MANIFESTS, Pushed, contract_config, fetched_images, push_image
 from mxbundle.lock.model import Lock, read_lock
 from registries import Fault, FaultyProxy, running_registry
 
-from darksite import binaries
+from darksite import binaries, upstream
+from darksite.wheels import all_wheels
 from sitebundle.oci.client import Endpoint, Registry
 from sitebundle.reference import Reference
 from sitebundle.stack import read_stack
 
 HOSTS = ("ghcr.io", "docker.io")
+SYNAPSE = read_stack(MANIFESTS / "stack.yaml").images["synapse"]
 
 
 @dataclass
@@ -89,7 +91,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[
     """A registry that has every image of the stack, each keeping its contract."""
     with running_registry(tmp_path_factory.mktemp("registry")) as address:
         pushed = {}
-        for key, text in read_stack(MANIFESTS / "stack.yaml").images.items():
+        for key, text in fetched_images().items():
             reference = Reference.parse(text)
             registry = Registry(Endpoint.parse(f"http://{address}/{reference.host}"))
             pushed[text] = push_image(
@@ -107,13 +109,13 @@ def workplace(tmp_path: Path, store: tuple[str, dict[str, Pushed]]) -> Iterator[
     address, pushed = store
     proxy = FaultyProxy(address)
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
-    published = binaries.cnpg_release_manifest()
-    version = binaries.CNPG_VERSION
-    place = tmp_path / f"files/cloudnative-pg/cloudnative-pg/releases/download/{version}/{published.name}"
-    place.parent.mkdir(parents=True)
-    shutil.copyfile(published, place)
+    for published, content in upstream.published().items():
+        place = tmp_path / "files" / published.removeprefix("https://github.com/")
+        place.parent.mkdir(parents=True)
+        shutil.copyfile(content, place)
     mirrors = ["[mirrors]", *(f'"{host}" = "{proxy.url}/{host}"' for host in HOSTS)]
     mirrors += ["[files]", f'"https://github.com" = "{(tmp_path / "files").as_uri()}"']
+    mirrors += [f'"{address}" = "{wheel.as_uri()}"' for address, wheel in all_wheels().items()]
     (tmp_path / "mirrors.toml").write_text("\n".join(mirrors))
     tool = tmp_path / "tool"
     tool.write_bytes(b"#!/bin/sh\n")
@@ -128,11 +130,13 @@ def test_the_stack_locks_and_every_digest_is_the_one_the_registry_has(workplace:
     done = workplace.lock()
     assert done.returncode == 0, done.stderr
     lock = read_lock(workplace.lockfile)
-    assert {image.reference: image.digest for image in lock.images} == {
+    fetched = [image for image in lock.images if lock.derivation(image.reference) is None]
+    assert {image.reference: image.digest for image in fetched} == {
         reference: image.digest for reference, image in workplace.pushed.items()
     }
+    assert {image.reference for image in lock.images} - set(workplace.pushed) == {SYNAPSE}
     assert lock.unconfirmed == ()
-    for image in lock.images:
+    for image in fetched:
         sizes = workplace.pushed[image.reference].sizes
         (platform,) = image.platforms
         assert platform.platform == "linux/amd64"
@@ -321,18 +325,18 @@ def test_a_registry_that_pushes_back_only_slows_the_lock_down(workplace: Workpla
         Fault("status", method="GET", path="/manifests/", status=429, headers={"Retry-After": "1"}),
         Fault("cut-answer", method="GET", path="/blobs/", after=20),
     ]
-    assert len(workplace.locked().images) == len(workplace.pushed)
+    assert len(workplace.locked().images) == len(workplace.pushed) + 1
 
 
 def test_why_answers_by_reference_by_name_and_by_layer(workplace: Workplace) -> None:
     lock = workplace.locked()
-    synapse = next(image for image in lock.images if "synapse" in image.reference)
-    layer = synapse.platforms[0].layers[0].digest
+    synapse = lock.image(SYNAPSE)
+    layer = synapse.platforms[0].layers[-1].digest
     for question in (synapse.reference, synapse.reference.rpartition(":")[0], "synapse", layer, layer[7:19]):
         done = workplace.run("why", question, "--lock", str(workplace.lockfile))
         assert done.returncode == 0, done.stderr
         assert "synapse StatefulSet/matrix/synapse-main spec.template.spec.containers[0].image" in done.stdout
-    assert "layer 1 of 1 for linux/amd64" in workplace.run("why", layer, "--lock", str(workplace.lockfile)).stdout
+    assert "layer 2 of 2 for linux/amd64" in workplace.run("why", layer, "--lock", str(workplace.lockfile)).stdout
 
 
 def test_why_of_an_unknown_image_names_what_is_near(workplace: Workplace) -> None:

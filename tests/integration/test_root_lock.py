@@ -7,7 +7,7 @@ from pathlib import Path
 from mxbundle.lock.compute import Request, changes, compute_lock
 from mxbundle.lock.model import read_lock
 
-from darksite import binaries
+from darksite import binaries, upstream
 from sitebundle.events import silent
 from sitebundle.helm import Helm
 from sitebundle.oci.client import Mirrors, RetryPolicy
@@ -20,15 +20,17 @@ ROOT = Path(__file__).parents[2]
 def test_locking_again_changes_nothing_and_asks_nobody(tmp_path: Path) -> None:
     lock = read_lock(ROOT / "images.lock")
     stack = read_stack(ROOT / "manifests/stack.yaml")
-    (url,) = [release.manifest for release in stack.releases if release.manifest]
+    published = upstream.published()
+    files = [release.manifest for release in stack.releases if release.manifest]
     mirrors = tmp_path / "mirrors.toml"
     hosts = "".join(f'"{host}" = "http://127.0.0.1:9/{host}"\n' for host in ("docker.io", "ghcr.io"))
-    mirrors.write_text(f'[mirrors]\n{hosts}[files]\n"{url}" = "{binaries.cnpg_release_manifest().as_uri()}"\n')
+    mirrored = "".join(f'"{url}" = "{published[url].as_uri()}"\n' for url in files)
+    mirrors.write_text(f"[mirrors]\n{hosts}[files]\n{mirrored}")
     # The programs are not pinned yet: nobody downloaded them from their publishers.
     (tmp_path / "tools.yaml").write_text("[]")
     assert not lock.tools
     request = Request(ROOT / "manifests", tmp_path / "tools.yaml", ("linux/amd64",), keep=True)
-    upstream = Upstream(Mirrors.read(mirrors), policy=RetryPolicy(attempts=1))
-    again = compute_lock(request, upstream, Helm(binaries.ensure("helm")), silent, lock)
+    answering = Upstream(Mirrors.read(mirrors), policy=RetryPolicy(attempts=1))
+    again = compute_lock(request, answering, Helm(binaries.ensure("helm")), silent, lock)
     assert [str(change) for change in changes(lock, again)] == []
     assert again.to_bytes() == (ROOT / "images.lock").read_bytes()

@@ -47,7 +47,7 @@ def test_a_deleted_pod_whose_image_is_gone_from_its_node_comes_back(
     # The other pods of this image on the node must not bring it back: they do not run it anew.
     names = [line for line in _images(site, node) if digest in line]
     assert names, f"the node {node.name} does not have {digest}"
-    operator("kubectl", "cordon", next(other.name for other in site.nodes if other.name != node.name))
+    operator("kubectl", "cordon", *(other.name for other in site.nodes if other.name != node.name))
     try:
         references = {line.split()[0] for line in names}
         nodes.ctr(site, node, "images", "rm", "--sync", *sorted(references))

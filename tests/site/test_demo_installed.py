@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 NAMESPACES = ("matrix", "matrix-data", "cnpg-system")
 PROOF = {
     "client-api",
+    "discovery",
     "register",
     "login",
     "room",

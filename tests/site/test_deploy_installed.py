@@ -212,7 +212,8 @@ def test_generation_2_changes_only_the_release_that_it_names(
     result = install(upgraded)[-1]
     assert result["outcome"] == "installed"
     plan = {release["name"]: release["change"] for release in result["plan"]["releases"]}
-    assert plan == {"cnpg": "unchanged", "postgres": "unchanged", "synapse": "unchanged", "valkey": "changed"}
+    assert {name for name, change in plan.items() if change != "unchanged"} == {"valkey"}
+    assert len(plan) > 4
     assert all(step["ok"] for step in result["proof"])
     assert result["audit"]["mismatched"] == 0
     names = {name for name in changed(before, state()) if not name.startswith("Secret/mx-system/")}

@@ -363,15 +363,15 @@ def test_the_registrys_pull_secret_is_taken_from_the_system_namespace_into_every
         }
 
     operator.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "secrets-a"}})
-    places = (NAMESPACE, "secrets-a")
+    copies = secrets.pull_secret_copies("registry-login", (NAMESPACE, "secrets-a"))
     with work_dir() as work, hold(operator, work, silent) as held:
         with pytest.raises(SiteInvalid, match="no Secret mx-system/registry-login"):
-            secrets.pull_secret_gaps(held.cluster, "registry-login", places)
+            secrets.copy_gaps(held.cluster, copies)
         for login in ('{"auths": {}}', '{"auths": {"10.0.0.1:5000": {}}}'):
             operator.apply(secret(login))
-            assert secrets.pull_secret_gaps(held.cluster, "registry-login", places) == ["secrets-a/registry-login"]
-            secrets.spread_pull_secret(held.cluster, "registry-login", places)
-            assert secrets.pull_secret_gaps(held.cluster, "registry-login", places) == []
+            assert secrets.copy_gaps(held.cluster, copies) == ["secrets-a/registry-login"]
+            secrets.spread(held.cluster, copies)
+            assert secrets.copy_gaps(held.cluster, copies) == []
     copy = operator.get("v1", "Secret", "registry-login", "secrets-a")
     assert copy is not None
     assert copy["data"] == secret(login)["data"]

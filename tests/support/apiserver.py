@@ -1,4 +1,7 @@
-"""A real etcd and kube-apiserver on loopback, without controllers or nodes: objects, tokens and SSA are as they are."""
+"""A real etcd and kube-apiserver on loopback, without nodes: objects, tokens and SSA are as they are.
+
+Controllers run only where a test names them; what a kubelet would say of pods is claimed by `claimed_pods`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,8 +59,8 @@ def api_server(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def breakable_api_server(folder: Path) -> Iterator[ApiServer]:
-    """Run both for the length of the block; yields what can stop and start them."""
+def breakable_api_server(folder: Path, controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
+    """Run both for the length of the block, and these `controllers`; yields what can stop and start them."""
     kubernetes = binaries.ensure("kubernetes")
     port, client_port, peer_port = _free_ports(3)
     etcd = f"http://127.0.0.1:{client_port}"
@@ -101,10 +104,30 @@ def breakable_api_server(folder: Path) -> Iterator[ApiServer]:
         for name in server.commands:
             server.start(name)
         server.ready()
+        if controllers:
+            server.commands["kube-controller-manager"] = _controllers(folder, server.kubeconfig, controllers)
+            server.start("kube-controller-manager")
         yield server
     finally:
         for name in reversed(list(server.running)):
             server.stop(name)
+
+
+def _controllers(folder: Path, kubeconfig: Path, controllers: Sequence[str]) -> list[str]:
+    return [
+        str(binaries.ensure("kubernetes") / "kube-controller-manager"),
+        f"--kubeconfig={kubeconfig}",
+        f"--controllers={','.join(controllers)}",
+        f"--service-account-private-key-file={folder / 'accounts.key'}",
+        "--use-service-account-credentials=false",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={_free_ports(1)[0]}",
+        "--node-monitor-period=1s",
+        "--node-monitor-grace-period=10s",
+        "--node-eviction-rate=10",
+        "--secondary-node-eviction-rate=10",
+    ]
 
 
 def _await(kubeconfig: Path, running: list[subprocess.Popen[bytes]]) -> None:

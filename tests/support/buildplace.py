@@ -98,6 +98,10 @@ class Buildplace:
             check=False,
         )
 
+    def run_alone(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`mxbundle` with these arguments only."""
+        return subprocess.run([MXBUNDLE, *arguments], capture_output=True, text=True, timeout=300, check=False)
+
     def lock(self) -> None:
         done = self.run("lock")
         assert done.returncode == 0, done.stderr

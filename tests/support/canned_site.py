@@ -121,7 +121,8 @@ def _helm_secret(fact: Facts) -> Facts:
 
 
 def _secret(fact: Facts) -> Facts:
-    return {"metadata": {"name": fact["name"], "namespace": fact["namespace"]}, "type": fact["type"]}
+    metadata = {"name": fact["name"], "namespace": fact["namespace"]}
+    return {"metadata": metadata, "type": fact.get("type", "Opaque"), "data": dict.fromkeys(fact.get("keys", []), "")}
 
 
 def _crd(fact: Facts) -> Facts:
@@ -156,6 +157,7 @@ def context_of(facts: Facts, state: Path) -> Context:
                 "storage": {"default": "unused", "database": "standard", "objects": "unused"},
                 "edge": {"address": "192.0.2.1"},
                 "ports": facts.get("ports", {}),
+                "backups": facts.get("backups", {}),
             },
         }
     )
@@ -173,7 +175,11 @@ def context_of(facts: Facts, state: Path) -> Context:
                     "name": "synapse",
                     "namespace": "matrix",
                     "chart": "./charts/synapse",
-                    "site": {"storage.className": "storage.database", "turn.ports": "ports"},
+                    "site": {
+                        "storage.className": "storage.database",
+                        "turn.ports": "ports",
+                        "backup.endpoint": "backups.s3.endpoint",
+                    },
                 }
             ],
         }

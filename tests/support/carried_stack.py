@@ -14,7 +14,7 @@ from mxinstall.carried import Carried
 from mxinstall.cluster import Object
 from mxinstall.site import Site
 
-from darksite import binaries
+from darksite import binaries, upstream
 from sitebundle.crds import split_crds
 from sitebundle.digest import Digest
 from sitebundle.manifest import BundleManifest, Image, PlatformManifest
@@ -55,7 +55,7 @@ def carried_stack(folder: Path, releases: Sequence[str], *, generation: int = 1,
         stack=stack.model_copy(update={"releases": kept}),
         directory=MANIFESTS,
         charts={release.name: _packed(folder, release.chart) for release in kept if release.chart},
-        files={"cnpg": published},
+        files={release.name: published[release.manifest] for release in kept if release.manifest},
         crds=crds,
         operands=read_operands(MANIFESTS / "operands"),
     )
@@ -79,9 +79,10 @@ def loopback_site() -> Site:
 
 
 @functools.cache
-def _published() -> tuple[Path, tuple[Object, ...]]:
-    published = binaries.cnpg_release_manifest()
-    crds, _ = split_crds(read_objects(published.read_text(), "cnpg"))
+def _published() -> tuple[dict[str, Path], tuple[Object, ...]]:
+    """Every published manifest by its address, and the CRDs in all of them."""
+    published = upstream.published()
+    crds = [crd for path in published.values() for crd in split_crds(read_objects(path.read_text(), path.name))[0]]
     return published, tuple(crds)
 
 

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mxbundle.derive.recipe import read_recipes
+
 from sitebundle.digest import Digest
 from sitebundle.oci.client import Readable, Registry
 from sitebundle.oci.descriptor import OCI_INDEX, OCI_MANIFEST
+from sitebundle.stack import read_stack
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -55,8 +58,13 @@ def push_image(
     entries = []
     for platform in platforms:
         system, architecture = platform.split("/")[:2]
-        document = {"os": system, "architecture": architecture, "config": dict(config or {})}
         blobs = list(layers) if layers is not None else [layer(f"{repository}:{tag}:{platform}")]
+        document = {
+            "os": system,
+            "architecture": architecture,
+            "config": dict(config or {}),
+            "rootfs": {"type": "layers", "diff_ids": [Digest.of(blob) for blob in blobs]},
+        }
         body = _manifest(registry, repository, json.dumps(document).encode(), blobs, sizes)
         digest = Digest.of(body)
         registry.put_manifest(repository, digest, body, OCI_MANIFEST)
@@ -78,6 +86,12 @@ def push_image(
     registry.put_manifest(repository, tag, top, OCI_INDEX)
     sizes[Digest.of(top)] = len(top)
     return Pushed(Digest.of(top), sizes)
+
+
+def fetched_images(manifests: Path = MANIFESTS) -> dict[str, str]:
+    """Key of the stack's table -> the image that a registry is asked for: the base where the stack's is derived."""
+    bases = {recipe.reference: recipe.base for recipe in read_recipes(manifests / "derived")}
+    return {key: bases.get(text, text) for key, text in read_stack(manifests / "stack.yaml").images.items()}
 
 
 def contract_config(key: str, manifests: Path = MANIFESTS) -> dict[str, Any]:

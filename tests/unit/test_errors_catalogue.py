@@ -22,6 +22,7 @@ RANGES = {
     "TransportError": range(40, 50),
     "SiteError": range(50, 70),
     "DeployError": range(70, 90),
+    "RuleError": range(90, 100),
 }
 LEAVES = sorted(CATALOGUE.values(), key=lambda leaf: leaf.exit_code)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from mxbundle.build import fit
 from mxbundle.build.plan import BlobPlan, plan_blobs
 from mxbundle.build.request import BuildRequest
+from mxbundle.derive.recipe import read_recipes
 from mxbundle.lock.discover import Discovery, discover
 from mxbundle.lock.materials import Materials, fetch_materials
 from mxbundle.lock.model import Lock, LockedImage, LockedTool
@@ -49,7 +50,7 @@ def require_buildable(request: BuildRequest, lock: Lock, lock_path: Path) -> Sta
         detail = f"there is no profile {request.profile}; the stack has {', '.join(stack.profiles)}"
         raise StackInvalid(path=path, detail=detail)
     fit.require_compressor(lock, libzstd_version())
-    fit.require_confirmed(lock.images, lock_path)
+    fit.require_confirmed(lock, lock_path)
     return stack
 
 
@@ -62,6 +63,7 @@ def check(request: BuildRequest, lock: Lock, stack: Stack, upstream: Upstream, h
         operands = read_operands(request.manifests / "operands")
         found = discover(stack, request.manifests, materials, [request.profile], helm, operands)
         images = fit.images_of(lock, found)
+        fit.require_recipes(lock, read_recipes(request.manifests / "derived"), images)
         fit.require_crds(lock, found)
         fit.require_platforms(images, request.platforms)
         listed = request.manifests / "tools.yaml"
@@ -72,6 +74,6 @@ def check(request: BuildRequest, lock: Lock, stack: Stack, upstream: Upstream, h
         materials=materials,
         found=found,
         images=images,
-        blobs=plan_blobs(images, request.platforms),
+        blobs=plan_blobs(images, request.platforms, lock.derived),
         tools=tuple(tool for tool in lock.tools if tool.platform in request.platforms),
     )

@@ -1,6 +1,7 @@
 """Layers from the network to their place in the archive: several at a time, largest first, hashed on the way.
 
-Each worker has one buffer. Every MiB the journal notes how far a blob has come; a later run reads that much
+Layers that no registry has are made first, one after the other, straight into their place. Each worker has one
+buffer. Every MiB the journal notes how far a blob has come; a later run reads that much
 again, recognises it, and asks the registry only for the rest.
 """
 
@@ -8,14 +9,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mxbundle.build.plan import WantedBlob
 from sitebundle.archive import ArchiveWriter, BlobWriter, Checkpoint, WrongContent
 from sitebundle.digest import Digest
-from sitebundle.errors import BlobCorrupt, BlobUnfetchable, MxError, RegistryRefused, RegistryUnreachable
+from sitebundle.errors import BlobCorrupt, BlobUnfetchable, LockStale, MxError, RegistryRefused, RegistryUnreachable
 from sitebundle.events import Note, Progress, Sink
 from sitebundle.journal import Journal
 from sitebundle.oci.upstream import Upstream
@@ -33,6 +34,16 @@ class Filled:
 
     fetched_bytes: int
     kept_bytes: int
+
+
+class LocalSource(Protocol):
+    """What has layers that no registry has. `fetched_bytes`: what came over the network to make them."""
+
+    fetched_bytes: int
+
+    def contents(self, wanted: Collection[Digest]) -> Iterator[tuple[Digest, Iterator[bytes]]]:
+        """Each of `wanted` that is to be had here, with its bytes, which are read before the next one is asked for."""
+        ...
 
 
 class _Stopped(Exception):
@@ -82,17 +93,21 @@ def fill(
     journal: Journal,
     fetches: int,
     sink: Sink,
+    local: Sequence[LocalSource] = (),
 ) -> Filled:
-    """Fill every blob of `blobs` (largest first) in, by `fetches` workers.
+    """Fill every blob of `blobs` (largest first) in: those without a place from `local`, the rest by `fetches` workers.
 
-    Raises the first worker's BlobUnfetchable, BlobCorrupt or OSError; what has arrived is in the journal.
+    Raises the first worker's BlobUnfetchable, BlobCorrupt or OSError; what has arrived is in the journal. LockStale for
+    a blob that `local` makes otherwise than it is locked, or does not have.
     """
     waiting: queue.SimpleQueue[WantedBlob] = queue.SimpleQueue()
-    wanted = list(blobs)
+    every = list(blobs)
+    wanted = [blob for blob in every if blob.places]
     for blob in wanted:
         waiting.put(blob)
-    tally = _Tally(sum(blob.size for blob in wanted), sink)
+    tally = _Tally(sum(blob.size for blob in every), sink)
     known = checkpoints(journal.records)
+    _make(archive, [blob for blob in every if not blob.places], local, journal, tally, known)
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -131,6 +146,45 @@ def fill(
     if failures:
         raise failures[0]
     return Filled(tally.fetched, tally.kept)
+
+
+def _make(
+    archive: ArchiveWriter,
+    blobs: Sequence[WantedBlob],
+    sources: Sequence[LocalSource],
+    journal: Journal,
+    tally: _Tally,
+    known: Mapping[str, Checkpoint],
+) -> None:
+    """Blobs that are made here. One that an earlier run had finished stays; one that it had begun is made anew."""
+    missing: dict[Digest, tuple[WantedBlob, BlobWriter]] = {}
+    for blob in blobs:
+        writer = archive.blob(blob.digest.blob_path)
+        checkpoint = known.get(blob.digest.blob_path)
+        if checkpoint is not None and checkpoint.done_bytes == blob.size and writer.restore(checkpoint):
+            try:
+                writer.finish()
+                tally.came(blob, blob.size, 0, blob.size)
+                continue
+            except WrongContent:
+                writer.restart()
+        missing[blob.digest] = blob, writer
+    for source in sources:
+        for digest, chunks in source.contents(frozenset(missing)) if missing else ():
+            blob, writer = missing.pop(digest)
+            try:
+                for chunk in chunks:
+                    writer.write(memoryview(chunk))
+                    tally.came(blob, writer.done_bytes, 0)
+                writer.finish()
+            except WrongContent as wrong:
+                detail = f"its layer, made again, has {wrong.seen}, locked is {digest}"
+                raise LockStale(what=blob.reference, detail=detail) from wrong
+            at = writer.checkpoint()
+            journal.append({"member": digest.blob_path, "bytes": at.done_bytes, "prefix": at.prefix})
+        tally.fetched += source.fetched_bytes
+    for blob, _ in missing.values():
+        raise LockStale(what=blob.reference, detail=f"nothing makes its layer {blob.digest}")
 
 
 @dataclass

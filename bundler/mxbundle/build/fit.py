@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mxbundle.derive.again import base_of
+from mxbundle.derive.pin import is_made_of
+from mxbundle.derive.recipe import Recipe, recipe_of
 from mxbundle.lock.discover import Discovery
 from mxbundle.lock.materials import Materials
 from mxbundle.lock.model import Lock, LockedImage
@@ -22,10 +25,9 @@ def require_compressor(lock: Lock, running: str) -> None:
         raise LockStale(what="this host", detail=detail)
 
 
-def require_confirmed(images: Sequence[LockedImage], path: Path) -> None:
-    """Raise LockUnconfirmed when a registry never answered for one of `images`."""
-    names = [image.reference for image in images if image.confirmed_at is None or not image.platforms]
-    if names:
+def require_confirmed(lock: Lock, path: Path) -> None:
+    """Raise LockUnconfirmed when a registry never answered for one of the images."""
+    if names := lock.unconfirmed:
         shown = ", ".join(names[:NAMES_SHOWN]) + (" …" if len(names) > NAMES_SHOWN else "")
         raise LockUnconfirmed(count=len(names), path=path, names=shown)
 
@@ -68,6 +70,18 @@ def images_of(lock: Lock, found: Discovery) -> tuple[LockedImage, ...]:
             raise LockStale(what=f"release {use.release}", detail=detail)
         wanted[tagged] = locked[tagged]
     return tuple(wanted[reference] for reference in sorted(wanted))
+
+
+def require_recipes(lock: Lock, recipes: Sequence[Recipe], images: Sequence[LockedImage]) -> None:
+    """Raise LockStale when one of `images` is derived in another way than its recipe now says, or from another base."""
+    for image in images:
+        locked = lock.derivation(image.reference)
+        if locked is None:
+            continue
+        recipe = recipe_of(recipes, image.reference)
+        if recipe is None or not is_made_of(locked, recipe, [layer.platform for layer in locked.layers]):
+            raise LockStale(what=image.reference, detail="its recipe in manifests/derived/ is not the locked one")
+        base_of(locked, lock)
 
 
 def require_crds(lock: Lock, found: Discovery) -> None:

@@ -5,7 +5,7 @@ Bounded memory: a few documents at a time. Layers are `fill`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -124,15 +124,15 @@ class Downloads:
             self._came(tool.size, f"{tool.name} {tool.version}")
         return tuple(entries)
 
-    def add_documents(self, documents: Sequence[WantedBlob]) -> None:
-        """Manifests, indexes and configs, fetched by digest.
+    def add_documents(self, documents: Sequence[WantedBlob], made: Mapping[Digest, bytes]) -> None:
+        """Manifests, indexes and configs: fetched by digest, or what is `made` here.
 
         Raises ImageUnresolvable or BlobUnfetchable, which name who needs the document.
         """
         waiting = iter(documents)
         with ThreadPoolExecutor(DOCUMENTS_AT_ONCE, thread_name_prefix="document") as pool:
             while batch := list(islice(waiting, DOCUMENTS_AT_ONCE)):
-                contents = pool.map(lambda wanted: _document(wanted, self.upstream), batch)
+                contents = pool.map(lambda wanted: _document(wanted, self.upstream, made), batch)
                 for document, content in zip(batch, contents, strict=True):
                     self.small.add(document.digest.blob_path, content)
                     self._came(len(content), document.reference)
@@ -142,7 +142,9 @@ class Downloads:
         self.sink(Progress("gather", self.done_bytes, self.total_bytes, what))
 
 
-def _document(wanted: WantedBlob, upstream: Upstream) -> bytes:
+def _document(wanted: WantedBlob, upstream: Upstream, made: Mapping[Digest, bytes]) -> bytes:
+    if not wanted.places:
+        return made[wanted.digest]
     fault: Exception | None = None
     for place in wanted.places:
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mxbundle.lock.model import LockedImage
+from mxbundle.lock.model import LockedDerivation, LockedImage
 from sitebundle.digest import Digest
 from sitebundle.errors import LockStale
 from sitebundle.manifest import Image, PlatformManifest
@@ -27,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True)
 class WantedBlob:
-    """A blob, its size in bytes, every place that has it, and who needs it.
+    """A blob, its size in bytes, every place that has it, and who needs it. No place: it is made here.
 
     `is_manifest`: it is asked for as a manifest, not as a blob.
     """
@@ -53,19 +53,29 @@ class BlobPlan:
         return sum(layer.size for layer in self.layers)
 
 
-def plan_blobs(images: Sequence[LockedImage], platforms: Sequence[str]) -> BlobPlan:
-    """Every blob of `images` for `platforms`, each once. Raises LockStale when the lock gives one two sizes."""
+def plan_blobs(
+    images: Sequence[LockedImage], platforms: Sequence[str], derived: Sequence[LockedDerivation] = ()
+) -> BlobPlan:
+    """Every blob of `images` for `platforms`, each once. Raises LockStale when the lock gives one two sizes.
+
+    Of an image that is `derived` the base's layers are where the base is, and everything else is made here.
+    """
     documents: dict[Digest, WantedBlob] = {}
     layers: dict[Digest, WantedBlob] = {}
+    derivations = {entry.reference: entry for entry in derived}
     for image in images:
-        _note(documents, image, image.digest, image.size, is_manifest=True)
+        derivation = derivations.get(image.reference)
+        whole = _places(image.reference) if image.source is None and derivation is None else ()
+        below = _places(derivation.base) if derivation is not None else whole
+        added = {layer.digest for layer in derivation.layers} if derivation is not None else set()
+        _note(documents, image, image.digest, image.size, whole, is_manifest=True)
         for platform in image.platforms:
             if platform.platform not in platforms:
                 continue
-            _note(documents, image, platform.digest, platform.size, is_manifest=True)
-            _note(documents, image, platform.config.digest, platform.config.size)
+            _note(documents, image, platform.digest, platform.size, whole, is_manifest=True)
+            _note(documents, image, platform.config.digest, platform.config.size, whole)
             for layer in platform.layers:
-                _note(layers, image, layer.digest, layer.size)
+                _note(layers, image, layer.digest, layer.size, () if layer.digest in added else below)
     return BlobPlan(
         documents=tuple(documents[digest] for digest in sorted(documents)),
         layers=tuple(
@@ -119,20 +129,27 @@ def index_json(images: Iterable[LockedImage]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
+def _places(reference: str) -> tuple[Place, ...]:
+    named = Reference.parse(reference)
+    return (Place(named.host, named.repository),)
+
+
 def _note(
-    found: dict[Digest, WantedBlob], image: LockedImage, digest: Digest, size: int, *, is_manifest: bool = False
+    found: dict[Digest, WantedBlob],
+    image: LockedImage,
+    digest: Digest,
+    size: int,
+    places: tuple[Place, ...],
+    *,
+    is_manifest: bool = False,
 ) -> None:
-    reference = Reference.parse(image.reference)
-    place = Place(reference.host, reference.repository)
     known = found.get(digest)
     if known is None:
         more = len(image.needed_by) - 1
         needed_by = (image.needed_by or ("nothing that is known",))[0] + (f" and {more} more" if more > 0 else "")
-        found[digest] = WantedBlob(digest, size, (place,), image.reference, needed_by, is_manifest)
+        found[digest] = WantedBlob(digest, size, places, image.reference, needed_by, is_manifest)
         return
     if known.size != size:
         raise LockStale(what=image.reference, detail=f"{digest} has {size} bytes here, {known.size} elsewhere")
-    if place not in known.places:
-        found[digest] = WantedBlob(
-            digest, size, (*known.places, place), known.reference, known.needed_by, known.is_manifest
-        )
+    if more_places := tuple(place for place in places if place not in known.places):
+        found[digest] = replace(known, places=(*known.places, *more_places))

@@ -14,6 +14,7 @@ from mxbundle.build import gather
 from mxbundle.build.check import Checked, check, require_buildable
 from mxbundle.build.fill import Filled, fill
 from mxbundle.build.finished import finished
+from mxbundle.build.local import LocalImages
 from mxbundle.build.plan import OCI_LAYOUT, BlobPlan, image_entries, index_json, plan_blobs
 from mxbundle.build.provenance import Provenance, attestations
 from mxbundle.build.report import BuildPreview, BuildReport
@@ -61,18 +62,19 @@ def build(
     part = _beside(request.output, "part")
     request.output.parent.mkdir(parents=True, exist_ok=True)
     with _writing(part), Journal.open(_beside(request.output, "journal"), provenance.request) as journal:
+        local = LocalImages(lock, upstream, part.parent)
         archive = _begun(part, journal, sink)
         fresh = archive is None
         if archive is None:
             checked = check(request, lock, stack, upstream, helm, sink)
-            archive = _begin(request, lock, checked, part, upstream, sink)
+            archive = _begin(request, lock, checked, part, upstream, local, sink)
             journal.append({"laid-out": archive.manifest.digest})
         with archive:
             manifest = archive.manifest
             blobs = _plan(lock, manifest)
             title = f"Fetching {len(blobs.layers)} layers" + ("" if fresh else ", going on with an earlier run")
             with stage(sink, "fetch", title, blobs.layer_bytes) as tally:
-                filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink)
+                filled = fill(archive, blobs.layers, upstream, journal, request.fetches, sink, local.sources)
                 tally.moved_bytes = filled.fetched_bytes
                 tally.detail = (
                     f"{bytes_for_people(filled.kept_bytes)} kept from an earlier run" if filled.kept_bytes else ""
@@ -206,25 +208,33 @@ def _begun(part: Path, journal: Journal, sink: Sink) -> ArchiveWriter | None:
 
 
 def _begin(
-    request: BuildRequest, lock: Lock, checked: Checked, part: Path, upstream: Upstream, sink: Sink
+    request: BuildRequest,
+    lock: Lock,
+    checked: Checked,
+    part: Path,
+    upstream: Upstream,
+    local: LocalImages,
+    sink: Sink,
 ) -> ArchiveWriter:
     """Gather what is small, lay everything out."""
     with SmallMembers(part.parent, request.created_at(lock)) as small:
         with stage(sink, "gather", "Manifests, configs, charts, tools", checked.small_bytes) as tally:
             downloads = gather.Downloads(small, upstream, checked.small_bytes, sink)
-            manifest = _gather(request, lock, checked, downloads)
+            manifest = _gather(request, lock, checked, downloads, local)
             tally.moved_bytes = downloads.done_bytes
         part.unlink(missing_ok=True)
         return ArchiveWriter.create(part, manifest, small)
 
 
-def _gather(request: BuildRequest, lock: Lock, checked: Checked, downloads: gather.Downloads) -> BundleManifest:
+def _gather(
+    request: BuildRequest, lock: Lock, checked: Checked, downloads: gather.Downloads, local: LocalImages
+) -> BundleManifest:
     small = downloads.small
     gather.add_stack(small, list(stack_files(request.manifests)))
     charts, files = gather.add_materials(small, checked.materials, checked.releases)
     crds = gather.add_crds(small, checked.found.crds)
     tools = downloads.add_tools(checked.tools, request.output.parent)
-    downloads.add_documents(checked.blobs.documents)
+    downloads.add_documents(checked.blobs.documents, local.documents(checked.images, request.platforms))
     small.add(names.INDEX, index_json(checked.images))
     small.add(names.OCI_LAYOUT, OCI_LAYOUT)
     layers = [stored_member(layer.digest.blob_path, layer.size, layer.digest) for layer in checked.blobs.layers]
@@ -247,7 +257,8 @@ def _gather(request: BuildRequest, lock: Lock, checked: Checked, downloads: gath
 def _plan(lock: Lock, manifest: BundleManifest) -> BlobPlan:
     """The blobs of a manifest, as the lock knows where to have them."""
     carried = {image.reference for image in manifest.images}
-    return plan_blobs([image for image in lock.images if image.reference in carried], manifest.platforms)
+    images = [image for image in lock.images if image.reference in carried]
+    return plan_blobs(images, manifest.platforms, lock.derived)
 
 
 @contextmanager

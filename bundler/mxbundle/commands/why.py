@@ -23,6 +23,10 @@ def command(session: Session, image: str, lock_path: Path) -> None:
         found = answer.image
         lines = [f"{found.reference}@{found.digest}"]
         lines += [f"  ({answer.matched})"] if answer.matched != "the image" else []
+        made = answer.derived
+        if made is not None:
+            wheels = ", ".join(f"{wheel.name} {wheel.version}" for wheel in made.wheels)
+            lines += [f"  derived from {made.base}@{made.base_digest}", f"  with {wheels}"]
         lines += [f"  {use}" for use in found.needed_by]
         value = {
             "reference": found.reference,
@@ -30,5 +34,6 @@ def command(session: Session, image: str, lock_path: Path) -> None:
             "matched": answer.matched,
             "needed_by": list(found.needed_by),
             "confirmed_at": found.confirmed_at,
+            "base": f"{made.base}@{made.base_digest}" if made is not None else None,
         }
         session.out(value, "\n".join(lines))

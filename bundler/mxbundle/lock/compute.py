@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mxbundle.derive.recipe import read_recipes
+from mxbundle.docker_daemon import lock_from_daemon
 from mxbundle.lock.contracts import Contracts
+from mxbundle.lock.derivations import derive_images, split_uses
 from mxbundle.lock.discover import KUBE_VERSION, discover
 from mxbundle.lock.materials import fetch_materials
 from mxbundle.lock.model import Lock, LockedChart, LockedCrd, LockedFile, LockedImage
-from mxbundle.lock.resolve import STAGE, needed_by, resolve_images, wanted_images
+from mxbundle.lock.resolve import STAGE, Wanted, needed_by, resolve_images, wanted_images
 from mxbundle.lock.tools import lock_tools, read_tools
 from sitebundle.archive.frames import libzstd_version
 from sitebundle.digest import Digest
@@ -25,7 +28,7 @@ from sitebundle.oci.upstream import Upstream
 from sitebundle.operands import read_operands
 from sitebundle.podspecs import ImageUse
 from sitebundle.reference import Reference
-from sitebundle.stack import read_stack
+from sitebundle.stack import Stack, read_stack
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
             detail = f"there is no profile {profile}; the stack has {', '.join(stack.profiles)}"
             raise StackInvalid(path=request.manifests / "stack.yaml", detail=detail)
     operands = read_operands(request.manifests / "operands")
-    contracts = Contracts.read(stack, request.manifests / "images")
+    recipes = read_recipes(request.manifests / "derived")
+    bases = {recipe.reference: recipe.base for recipe in recipes}
+    contracts = Contracts.read(stack, request.manifests / "images", bases)
     tools = read_tools(request.tools)
     with stage(sink, "materials", "Charts and published manifest files"):
         materials = fetch_materials(stack, request.manifests, upstream)
@@ -63,18 +68,32 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
         found = discover(stack, request.manifests, materials, profiles, helm, operands, request.kube_version)
         tally.detail = f"{len(found.uses)} uses of images, {len(found.crds)} CRDs"
     with stage(sink, STAGE, "Tags resolved to digests") as tally:
-        kept, open_uses = _kept(found.uses, previous, request) if request.keep else ((), found.uses)
-        images = (*kept, *resolve_images(open_uses, upstream, request.platforms, contracts.check, sink))
+        uses, to_derive = split_uses(found.uses, recipes)
+        kept, open_uses = _kept(uses, previous, request) if request.keep else ((), uses)
+        in_daemon, in_registries = _by_place(open_uses, stack)
+        images = (
+            *kept,
+            *resolve_images(in_registries, upstream, request.platforms, contracts.check, sink),
+            *(lock_from_daemon(image, request.platforms, contracts.check) for image in in_daemon),
+        )
         tally.detail = f"{len(images)} images" + (f", {len(kept)} of them kept" if kept else "")
     for image in images[len(kept) :]:
         if Reference.parse(image.reference).name not in contracts.by_name:
             sink(Note("warning", f"{image.reference} has no image contract: nothing was compared with its config"))
+    confirmed = (*kept, *(_confirmed(image, previous) for image in images[len(kept) :]))
+    with stage(sink, "derive", "Images derived from others") as tally:
+        derived, made = derive_images(
+            to_derive, confirmed, upstream, request.platforms, previous if request.keep else None
+        )
+        confirmed = (*confirmed, *(_confirmed(image, previous) for image in made))
+        tally.detail = f"{len(made)} of {len(derived)} images"
     with stage(sink, "tools", "Programs for the dark site"):
         kept_tools = previous.tools if request.keep and previous is not None else ()
         programs = lock_tools(tools, request.platforms, upstream, kept_tools)
     return Lock(
         libzstd=libzstd_version(),
-        images=(*kept, *(_confirmed(image, previous) for image in images[len(kept) :])),
+        images=confirmed,
+        derived=derived,
         charts=tuple(
             LockedChart(release=c.release, name=c.name, version=c.version, source=c.source, digest=c.digest)
             for c in materials.charts.values()
@@ -96,6 +115,14 @@ def compute_lock(request: Request, upstream: Upstream, helm: Helm, sink: Sink, p
         ),
         tools=programs,
     )
+
+
+def _by_place(uses: Sequence[ImageUse], stack: Stack) -> tuple[tuple[Wanted, ...], list[ImageUse]]:
+    """The images that only a Docker daemon has, and the uses of those that a registry is asked for."""
+    local = {Reference.parse(stack.images[key]).tagged for key in stack.from_docker}
+    in_daemon = tuple(image for image in wanted_images(uses)[0] if image.reference.tagged in local)
+    taken = {use for image in in_daemon for use in image.uses}
+    return in_daemon, [use for use in uses if use not in taken]
 
 
 def _kept(
@@ -166,6 +193,7 @@ def require_fresh(before: Lock | None, after: Lock, path: Path) -> None:
 def _entries(lock: Lock) -> dict[tuple[str, str], tuple[str, object]]:
     return {
         **{("image", image.reference): (image.digest, image) for image in lock.images},
+        **{("recipe", entry.reference): (entry.base_digest, entry) for entry in lock.derived},
         **{("chart", chart.release): (chart.digest, chart) for chart in lock.charts},
         **{("file", file.url): (file.digest, file) for file in lock.files},
         **{("CRD", crd.name): (crd.digest, crd) for crd in lock.crds},

@@ -39,16 +39,54 @@ class LockedImage(Value):
     `reference` is `host/repository:tag`; `digest`, `media_type` and `size` are of what the tag names (an index
     where upstream has one). `platforms` are the ones asked for; an index that lists more keeps its bytes.
     `needed_by`: `release object field`, one text per use. `confirmed_at`: UTC time at which a registry first
-    answered with this digest, None when none ever did: then `platforms` is empty and `size` 0.
+    answered with this digest, None when none ever did: then `platforms` is empty and `size` 0. `source` is None for
+    a registry. A derived image counts as confirmed when its base is.
     """
 
     reference: str
     digest: Digest
     media_type: str
     size: int
+    source: Literal["docker-daemon"] | None = None
     confirmed_at: str | None = None
     needed_by: tuple[str, ...] = ()
     platforms: tuple[LockedPlatform, ...] = ()
+
+
+class LockedWheel(Value):
+    """A wheel in the layer of a derived image, for `platforms` (none: all). `size` in bytes, of the file at `url`."""
+
+    name: str
+    version: str
+    platforms: tuple[str, ...] = ()
+    url: str
+    digest: Digest
+    size: int
+
+
+class LockedLayer(Value):
+    """The layer that a derivation adds for one platform, uncompressed: its digest is its diff id. `size` in bytes."""
+
+    platform: str
+    digest: Digest
+    size: int
+
+
+class LockedDerivation(Value):
+    """How a derived image is made: on which base, of which wheels, and the layer that they are.
+
+    What comes of it is one of the images, as soon as a registry has confirmed the base. `needed_by`: see LockedImage.
+    """
+
+    reference: str
+    base: str
+    base_digest: Digest
+    site_packages: str
+    scripts: str
+    interpreter: str
+    needed_by: tuple[str, ...] = ()
+    layers: tuple[LockedLayer, ...]
+    wheels: tuple[LockedWheel, ...]
 
 
 class LockedChart(Value):
@@ -103,6 +141,7 @@ class Lock(Value):
     lock_version: Literal[1] = LOCK_VERSION
     libzstd: str
     images: tuple[LockedImage, ...] = ()
+    derived: tuple[LockedDerivation, ...] = ()
     charts: tuple[LockedChart, ...] = ()
     files: tuple[LockedFile, ...] = ()
     crds: tuple[LockedCrd, ...] = ()
@@ -115,10 +154,16 @@ class Lock(Value):
                 return entry
         raise KeyError(reference)
 
+    def derivation(self, reference: str) -> LockedDerivation | None:
+        """How the image `host/repository:tag` is made; None for one that is not derived."""
+        return next((entry for entry in self.derived if entry.reference == reference), None)
+
     @property
-    def unconfirmed(self) -> tuple[LockedImage, ...]:
-        """The images that no registry ever confirmed."""
-        return tuple(image for image in self.images if image.confirmed_at is None or not image.platforms)
+    def unconfirmed(self) -> tuple[str, ...]:
+        """The references of the images that no registry ever confirmed, and of those derived from one of them."""
+        images = [image.reference for image in self.images if image.confirmed_at is None or not image.platforms]
+        known = {image.reference for image in self.images}
+        return (*images, *(entry.reference for entry in self.derived if entry.reference not in known))
 
     @property
     def unique_bytes(self) -> int:
@@ -172,6 +217,10 @@ def _lines(lock: Lock) -> Iterator[str]:
             yield ""
             yield "[[images.platforms]]"
             yield from _pairs(platform.model_dump(mode="json"))
+    for derivation in sorted(lock.derived, key=lambda d: d.reference):
+        yield ""
+        yield "[[derived]]"
+        yield from _pairs(derivation.model_dump(mode="json"))
     for name, key in (
         ("charts", ("release",)),
         ("files", ("release", "url")),

@@ -135,7 +135,7 @@ def _resolve(image: Wanted, registry: Registry, platforms: Sequence[str], check:
         locked = tuple(_platform(registry, reference, child, check, known) for known, child in chosen)
     elif top.media_type in MANIFEST_TYPES:
         locked = (_described(registry, reference, top, body, check, None),)
-        if {platform for platform in platforms if not _fits(locked[0].platform, platform)}:
+        if {platform for platform in platforms if not fits_platform(locked[0].platform, platform)}:
             raise _Unusable(f"it is for {locked[0].platform} alone, not for {', '.join(platforms)}")
     else:
         raise _Unusable(f"it is not an image but {top.media_type}")
@@ -150,10 +150,10 @@ def _resolve(image: Wanted, registry: Registry, platforms: Sequence[str], check:
 
 
 def _chosen(index: Mapping[str, Any], platforms: Sequence[str]) -> list[tuple[str, Digest]]:
-    offered = {_platform_name(entry.get("platform") or {}): entry for entry in reversed(index.get("manifests") or [])}
+    offered = {platform_name(entry.get("platform") or {}): entry for entry in reversed(index.get("manifests") or [])}
     chosen = []
     for platform in platforms:
-        match = next((name for name in offered if _fits(name, platform)), None)
+        match = next((name for name in offered if fits_platform(name, platform)), None)
         if match is None:
             real = sorted(name for name in offered if not name.startswith("unknown"))
             raise _Unusable(f"it has no {platform}, only {', '.join(real) or 'nothing'}")
@@ -189,7 +189,7 @@ def _described(
         raise _Unusable(f"its config {config.digest} is malformed")
     check(reference, document)
     return LockedPlatform(
-        platform=platform or _platform_name(document),
+        platform=platform or platform_name(document),
         digest=descriptor.digest,
         media_type=descriptor.media_type,
         size=descriptor.size,
@@ -202,12 +202,13 @@ def _descriptor(entry: Mapping[str, Any]) -> Descriptor:
     return Descriptor(str(entry["mediaType"]), Digest(entry["digest"]), int(entry["size"]))
 
 
-def _platform_name(entry: Mapping[str, Any]) -> str:
+def platform_name(entry: Mapping[str, Any]) -> str:
+    """`os/architecture[/variant]` of a config or of an index's entry."""
     parts = (entry.get("os"), entry.get("architecture"), entry.get("variant"))
     return "/".join(str(part) for part in parts if part) or "unknown"
 
 
-def _fits(offered: str, asked: str) -> bool:
+def fits_platform(offered: str, asked: str) -> bool:
     """Whether an offered platform is the asked one; a variant that was not asked for does not matter."""
     return offered == asked or (asked.count("/") == 1 and offered.startswith(f"{asked}/"))
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from mxbundle.lock.model import Lock, LockedImage
+from mxbundle.lock.model import Lock, LockedDerivation, LockedImage
 from sitebundle.errors import ImageNotLocked
 from sitebundle.reference import Reference
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An image of the lock and what matched: the image itself or the part of it that was asked for."""
+    """An image of the lock and what matched: the image itself or the part of it that was asked for.
+
+    `derived`: how it is made, None for one that a registry has.
+    """
 
     image: LockedImage
     matched: str
+    derived: LockedDerivation | None = None
 
 
 def why(lock: Lock, question: str) -> tuple[Answer, ...]:
     """The images that `question` means. Raises ImageNotLocked with the nearest names."""
     for match in (_by_digest, _by_reference, _by_part):
-        if answers := tuple(Answer(image, what) for image in lock.images if (what := match(image, question))):
+        found = ((image, what) for image in lock.images if (what := match(image, question)))
+        if answers := tuple(Answer(image, what, lock.derivation(image.reference)) for image, what in found):
             return answers
     names = [name for image in lock.images for name in (image.reference, Reference.parse(image.reference).name)]
     names += [Reference.parse(image.reference).repository.rpartition("/")[2] for image in lock.images]

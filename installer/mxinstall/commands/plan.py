@@ -35,10 +35,13 @@ def plan_text(plan: Plan) -> str:
     for planned in plan.releases:
         drift = f": {', '.join(planned.drift)}" if planned.drift else ""
         lines.append(f"  {planned.change:<10} {planned.name} ({len(planned.objects)} objects){drift}")
+        if moves := str(planned.rollout):
+            lines.append(f"  {'':<10} {moves}")
     lines += [f"  {'removed':<10} {name}" for name in plan.removed]
     for title, names in (("namespaces", plan.namespaces), ("secrets", plan.secrets), ("CRDs", plan.crds)):
         if names:
             lines.append(f"  to make or change: {len(names)} {title} ({', '.join(names)})")
+    lines += [f"  certificate: {entry}" for entry in plan.certificates]
     lines.append(f"  to move: {plan.bytes_to_move / 1e6:.1f} MB")
     if plan.nothing_to_do and not plan.bytes_to_move:
         lines.append("nothing to do")

@@ -16,8 +16,10 @@ from sitebundle.cli import Session
 def command(session: Session, kubeconfig: Path | None) -> None:
     """Look at the cluster and this host; needs no bundle and changes nothing."""
     from mxinstall.cluster import Cluster
-    from mxinstall.status import read_status, status_text
+    from mxinstall.kubeconfig import kubeconfig_path, read_access
+    from mxinstall.status import ANSWER_SECONDS, PATIENCE_SECONDS, read_status, status_text
 
-    status = read_status(Cluster.connect(kubeconfig))
+    access = read_access(kubeconfig or kubeconfig_path())
+    status = read_status(Cluster(access, patience_seconds=PATIENCE_SECONDS, answer_seconds=ANSWER_SECONDS))
     session.out(status.as_json(), status_text(status))
     click.get_current_context().exit(0 if status.healthy else 1)

@@ -87,6 +87,17 @@ def expiry(certificate: str) -> datetime:
     return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
 
 
+def names(certificate: str) -> frozenset[str]:
+    """The DNS names that the first certificate of a PEM text is for. Raises ValueError."""
+    try:
+        known = x509.load_pem_x509_certificate(certificate.encode()).extensions
+        return frozenset(
+            known.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+        )
+    except x509.ExtensionNotFound:
+        return frozenset()
+
+
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,

@@ -29,8 +29,13 @@ def read_crds(reader: BundleReader) -> list[Object]:
 
 
 def changed_crds(cluster: Cluster, crds: Iterable[Object]) -> list[str]:
-    """The names of those that the server lacks or has otherwise. Reads only."""
-    return [crd["metadata"]["name"] for crd in crds if differs(cluster, crd)]
+    """The names of those that the server lacks, has otherwise, or does not serve. Reads only."""
+    found = []
+    for crd in crds:
+        name = crd["metadata"]["name"]
+        if not _established(cluster.get(_API, KIND, name)) or differs(cluster, crd):
+            found.append(name)
+    return found
 
 
 def apply_crds(cluster: Cluster, crds: Iterable[Object]) -> None:

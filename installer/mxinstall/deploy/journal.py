@@ -80,6 +80,12 @@ class Journal:
         journal._write()
         return journal
 
+    @classmethod
+    def amend(cls, cluster: Cluster, account: Account, epoch: int) -> Journal:
+        """Write into the journal of a generation that is there already, which keeps its state."""
+        account.epoch = epoch
+        return cls(cluster, account)
+
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Entry]:
         """Write that `name` begins, and, when the block ends well, that it ended. Raises JournalUnwritable."""

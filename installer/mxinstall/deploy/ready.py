@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.inventory import ReleaseRecord
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, ReleaseNotReady
 from sitebundle.events import Note, Sink
 from sitebundle.stack import Ready, Release
@@ -31,6 +32,19 @@ class Expected:
     release: Release
     objects: Sequence[Object]
     others: Mapping[str, Sequence[Object]]
+
+
+def on_record(release: Release, record: ReleaseRecord) -> Expected:
+    """What there is to wait for when all that is known is the record: names and kinds are all the conditions ask for.
+
+    Whether an operator accepts objects cannot be asked without them.
+    """
+    objects: list[Object] = [
+        {"apiVersion": e.api_version, "kind": e.kind, "metadata": {"name": e.name, "namespace": e.namespace}}
+        for e in record.objects
+    ]
+    answerable = release.model_copy(update={"ready": tuple(r for r in release.ready if r.accepts is None)})
+    return Expected(answerable, objects, {})
 
 
 def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool, stop: Event | None = None) -> None:
@@ -141,7 +155,7 @@ def _unmet(cluster: Cluster, expected: Expected, ready: Ready) -> list[str]:
     if ready.http is not None:
         return _http(cluster, release.namespace, ready.http)
     if ready.resource is not None:
-        return _field(cluster, release.namespace, ready)
+        return _fields(cluster, expected, ready)
     return _accepts(cluster, expected.others.get(ready.accepts or "", ()))
 
 
@@ -162,12 +176,29 @@ def _http(cluster: Cluster, namespace: str, target: str) -> list[str]:
     return [] if status == 200 else [f"{target} answers {status} {body[:120].decode(errors='replace').strip()}"]
 
 
-def _field(cluster: Cluster, namespace: str, ready: Ready) -> list[str]:
-    live = read_resource(cluster, namespace, ready.resource or "")
-    if live is None:
-        return [f"{ready.resource} does not exist"]
-    value = field_of(live, ready.path or "")
-    return [] if value == ready.equals else [f"{ready.resource}: {ready.path} is {value!r}, not {ready.equals!r}"]
+def _fields(cluster: Cluster, expected: Expected, ready: Ready) -> list[str]:
+    found = []
+    for resource in _resources(expected, ready.resource or ""):
+        live = read_resource(cluster, expected.release.namespace, resource)
+        value = field_of(live, ready.path or "") if live is not None else None
+        if live is None:
+            found.append(f"{resource} does not exist")
+        elif value != ready.equals:
+            found.append(f"{resource}: {ready.path} is {value!r}, not {ready.equals!r}")
+    return found
+
+
+def _resources(expected: Expected, resource: str) -> list[str]:
+    """What `plural.group/name` stands for; `*` is each one that the release has, of a kind whose plural adds an s."""
+    kind, _, name = resource.partition("/")
+    plural, _, group = kind.partition(".")
+    if name != "*":
+        return [resource]
+    return [
+        f"{kind}/{obj['metadata']['name']}"
+        for obj in expected.objects
+        if f"{obj['kind'].lower()}s" == plural and obj["apiVersion"].rpartition("/")[0] == group
+    ]
 
 
 def _accepts(cluster: Cluster, objects: Iterable[Object]) -> list[str]:

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, deployed, forget_record, write_record
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
+from mxinstall.deploy.rollout import Choreography, Rollout
 from mxinstall.helm_release import HelmReleases, recover, still_ours
 from sitebundle.errors import ClusterRefused, ReleaseFailed, ReleaseNotReady
 from sitebundle.events import Note, Sink, Step
@@ -46,6 +47,7 @@ class PlannedRelease:
     """One release as it is to be: its objects, the hash over them, and how that differs from what is there.
 
     `chart` is the packed chart for helm, None for a published manifest. `references`: every image that it names.
+    `rollout`: what the change does to the processes that run.
     """
 
     release: Release
@@ -56,6 +58,7 @@ class PlannedRelease:
     chart: Path | None
     references: tuple[str, ...]
     drift: tuple[str, ...] = ()
+    rollout: Rollout = field(default_factory=Rollout)
 
     @property
     def name(self) -> str:
@@ -153,12 +156,23 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
     known = deployment.inventory.get(planned.name)
     with deployment.journal.step(f"release/{planned.name}") as entry, _way_back(planned.release, known):
         write_record(deployment.cluster, _begun(deployment, planned, known))
-        uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
-        write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
+        with _in_order(deployment, planned, expected, known):
+            uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
+            write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
         wait_ready(deployment.cluster, expected, deployment.sink, fresh=True, stop=deployment.helm.stop)
         entry.outcome = planned.change
     deployment.sink(Step(STAGE, planned.name, "ok", planned.change, time.monotonic() - began))
     return True
+
+
+def _in_order(
+    deployment: Deployment, planned: PlannedRelease, expected: Expected, known: ReleaseRecord | None
+) -> contextlib.AbstractContextManager[None]:
+    """Around the apply of a chart whose processes take a change in an order of their own."""
+    if planned.chart is None:
+        return contextlib.nullcontext()
+    stop = deployment.helm.stop
+    return Choreography(deployment.cluster, expected, known, deployment.journal, deployment.sink, stop).around_apply()
 
 
 @contextlib.contextmanager

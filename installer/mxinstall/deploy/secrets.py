@@ -6,9 +6,12 @@ Plain objects, owned by no release. Not here: what uses them (charts name them),
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets as system
-from collections.abc import Iterable
+import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import datetime
 from typing import Any
 
@@ -18,19 +21,26 @@ from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.authority import KeyPair, expiry, issue, new_authority
 from mxinstall.deploy.names import NAMESPACE, labels
 from sitebundle.errors import ClusterRefused, SiteInvalid
-from sitebundle.stack import Generated, SecretPlan
+from sitebundle.stack import Generated, GivenSecret, SecretPlan
 
 AUTHORITY = "site-authority"
 """The Secret in `mx-system` that holds the CA's key; it is in no other namespace."""
 
+_SHOWN_SECONDS = 3.0
+
 
 @dataclass(frozen=True)
 class Expiry:
-    """When a certificate of the site ends."""
+    """When a certificate of the site ends. Without a namespace, `secret` says where it was seen."""
 
     secret: str
     namespace: str
     ends: datetime
+
+    @property
+    def name(self) -> str:
+        """`namespace/secret`, or who shows it."""
+        return f"{self.namespace}/{self.secret}" if self.namespace else self.secret
 
 
 def missing(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[str]:
@@ -57,7 +67,7 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
         for secret in existing.values():
             values = {**((secret or {}).get("data") or {}), **values}
         if set(_keys(plan)) - set(values):
-            fresh = _fresh(plan, authority)
+            fresh = fresh_values(plan, authority)
             # A certificate and its key belong together: never one old and one new.
             values = fresh if plan.certificate else {**fresh, **values}
         for namespace, secret in existing.items():
@@ -71,47 +81,92 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
     return made
 
 
-def pull_secret_gaps(cluster: Cluster, name: str, namespaces: Iterable[str]) -> list[str]:
-    """Where (`namespace/name`) the registry's pull secret is not what `mx-system` has. Reads only.
+@dataclass(frozen=True)
+class Copies:
+    """A Secret of the operator's in `mx-system`, and where it is copied to. `field`: where site.yaml names it."""
 
-    Raises SiteInvalid when `mx-system` has none: that is where the operator puts it, and from where it is spread.
-    """
-    source = _pull_secret(cluster, name)
+    name: str
+    field: str
+    namespaces: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    labels: Mapping[str, str] = dataclass_field(default_factory=dict)
+
+
+def copies_of_given(plans: Iterable[GivenSecret], spec: Mapping[str, Any]) -> list[Copies]:
+    """The Secrets that this site (`spec` of site.yaml) names, as the stack wants them copied."""
     found = []
-    for namespace in namespaces:
-        there = cluster.get("v1", "Secret", name, namespace) if namespace != NAMESPACE else source
-        if there is None or there.get("data") != source.get("data"):
-            found.append(f"{namespace}/{name}")
+    for plan in plans:
+        name: Any = spec
+        for part in plan.site.split("."):
+            name = name.get(part) if isinstance(name, Mapping) else None
+        if name is not None:
+            found.append(Copies(str(name), f"spec.{plan.site}", plan.namespaces, plan.keys, plan.labels))
     return found
 
 
-def spread_pull_secret(cluster: Cluster, name: str, namespaces: Iterable[str]) -> None:
-    """Write the registry's pull secret into each namespace, also when it was renewed. Raises SiteInvalid."""
-    source = _pull_secret(cluster, name)
-    for namespace in namespaces:
+def pull_secret_copies(name: str, namespaces: Iterable[str]) -> Copies:
+    """The registry's pull secret, which every namespace needs."""
+    return Copies(name, "spec.registry.pullSecret", tuple(namespaces))
+
+
+def copy_gaps(cluster: Cluster, copies: Copies) -> list[str]:
+    """Where (`namespace/name`) a Secret is not what `mx-system` has. Reads only.
+
+    Raises SiteInvalid when `mx-system` has none: that is where the operator puts it, and from where it is copied.
+    """
+    source = _source(cluster, copies)
+    found = []
+    for namespace in copies.namespaces:
+        there = cluster.get("v1", "Secret", copies.name, namespace) if namespace != NAMESPACE else source
+        if there is None or there.get("data") != source.get("data"):
+            found.append(f"{namespace}/{copies.name}")
+    return found
+
+
+def spread(cluster: Cluster, copies: Copies) -> None:
+    """Write the Secret into each namespace, also when it was renewed. Raises SiteInvalid."""
+    source = _source(cluster, copies)
+    for namespace in copies.namespaces:
         if namespace != NAMESPACE:
-            metadata = {"name": name, "namespace": namespace, "labels": labels("pull-secret")}
+            marked = {**labels("copy"), **copies.labels}
+            metadata = {"name": copies.name, "namespace": namespace, "labels": marked}
             copy = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": source["type"]}
             cluster.apply({**copy, "data": source["data"]})
 
 
-def _pull_secret(cluster: Cluster, name: str) -> Object:
-    source = cluster.get("v1", "Secret", name, NAMESPACE)
+def _source(cluster: Cluster, copies: Copies) -> Object:
+    source = cluster.get("v1", "Secret", copies.name, NAMESPACE)
+    told = f"{copies.field} is {copies.name}, but"
     if source is None:
-        detail = f"spec.registry.pullSecret is {name}, but there is no Secret {NAMESPACE}/{name} to take it from"
+        detail = f"{told} there is no Secret {NAMESPACE}/{copies.name} to take it from"
+        raise SiteInvalid(path="site.yaml", detail=detail)
+    if lacking := [key for key in copies.keys if key not in (source.get("data") or {})]:
+        detail = f"{told} the Secret {NAMESPACE}/{copies.name} has no key {lacking[0]}"
         raise SiteInvalid(path="site.yaml", detail=detail)
     return source
 
 
-def expiries(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[Expiry]:
-    """Every certificate of the site's secrets, soonest first, the CA's own included."""
+def expiries(cluster: Cluster, namespaces: Iterable[str]) -> list[Expiry]:
+    """Every certificate in a Secret of `namespaces`, soonest first, the CA's own included; operators' too."""
     found = []
-    places = [(plan.name, ns, "tls.crt") for plan in plans if plan.certificate for ns in plan.namespaces]
-    for name, namespace, key in [(AUTHORITY, NAMESPACE, "ca.crt"), *places]:
-        secret = cluster.get("v1", "Secret", name, namespace)
-        if secret and key in (secret.get("data") or {}):
-            found.append(Expiry(name, namespace, expiry(base64.b64decode(secret["data"][key]).decode())))
+    for namespace in sorted({*namespaces, NAMESPACE}):
+        for secret in cluster.list("v1", "Secret", namespace):
+            name, data = secret["metadata"]["name"], secret.get("data") or {}
+            key = "ca.crt" if name == AUTHORITY and namespace == NAMESPACE else "tls.crt"
+            if text := base64.b64decode(data.get(key) or "").decode(errors="replace"):
+                with contextlib.suppress(ValueError):
+                    found.append(Expiry(name, namespace, expiry(text)))
     return sorted(found, key=lambda entry: (entry.ends, entry.namespace, entry.secret))
+
+
+def served_expiry(address: str) -> Expiry | None:
+    """When the certificate ends that a server at `host:port` shows, whoever signed it; None when it shows none."""
+    host, _, port = address.rpartition(":")
+    try:
+        text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
+        return Expiry(f"shown by {address}", "", expiry(text))
+    except (OSError, ValueError):
+        return None
 
 
 def generated_value(plan: Generated) -> str:
@@ -140,7 +195,8 @@ def _keys(plan: SecretPlan) -> tuple[str, ...]:
     return ("ca.crt",) if plan.ca else tuple(plan.data)
 
 
-def _fresh(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+def fresh_values(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+    """New values of every key of a Secret, in base64 as the API has them."""
     if plan.certificate:
         wanted = plan.certificate
         pair = issue(authority, wanted.common_name, wanted.dns, wanted.usages)
@@ -174,6 +230,12 @@ def _kept(cluster: Cluster, secret: Object) -> bool:
     return True
 
 
+def known_authority(cluster: Cluster) -> KeyPair | None:
+    """The site's CA with its key; None before the first install. Reads only."""
+    known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
+    return None if known is None else _pair(known)
+
+
 def _authority(cluster: Cluster, site: str) -> KeyPair:
     known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
     if known is None:
@@ -188,5 +250,9 @@ def _authority(cluster: Cluster, site: str) -> KeyPair:
         }
         _kept(cluster, secret)
         known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE) or secret
-    data = known["data"]
+    return _pair(known)
+
+
+def _pair(authority: Object) -> KeyPair:
+    data = authority["data"]
     return KeyPair(base64.b64decode(data["ca.crt"]).decode(), base64.b64decode(data["ca.key"]).decode())

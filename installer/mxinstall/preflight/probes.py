@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
-from mxinstall.deploy.secrets import spread_pull_secret
+from mxinstall.deploy.secrets import pull_secret_copies, spread
 from sitebundle.errors import ReleaseNotReady
 
 NAMESPACE = "mx-preflight"
@@ -66,7 +66,7 @@ class ProbeSpace:
                 raise ReleaseNotReady(release="preflight", seconds=int(_GONE_SECONDS), detail=detail)
             time.sleep(_LOOK_SECONDS / 5)
         if self._pull_secret is not None:
-            spread_pull_secret(self._cluster, self._pull_secret, [NAMESPACE])
+            spread(self._cluster, pull_secret_copies(self._pull_secret, [NAMESPACE]))
         return self
 
     def __exit__(

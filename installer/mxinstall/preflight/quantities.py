@@ -102,13 +102,16 @@ class Workload:
 
 
 def workloads(objects: Iterable[Object]) -> Iterator[Workload]:
-    """What rendered objects will run: the kinds with pod templates, and CloudNativePG's clusters."""
+    """What rendered objects will run: the kinds with pod templates, and CloudNativePG's clusters and poolers."""
     for obj in objects:
         kind, name, spec = obj.get("kind"), str(obj.get("metadata", {}).get("name")), obj.get("spec") or {}
         if kind in ("Deployment", "StatefulSet", "ReplicaSet"):
             template = spec["template"]["spec"]
             count = int(spec.get("replicas", 1))
             yield Workload(f"{kind}/{name}", room_of_pod(template), count, _is_apart(template))
+        elif kind == "Pooler" and str(obj.get("apiVersion", "")).startswith("postgresql.cnpg.io/"):
+            template = spec["template"]["spec"]
+            yield Workload(f"{kind}/{name}", room_of_pod(template), int(spec["instances"]), _is_apart(template))
         elif kind == "DaemonSet":
             yield Workload(f"{kind}/{name}", room_of_pod(spec["template"]["spec"]), -1)
         elif kind == "Cluster" and str(obj.get("apiVersion", "")).startswith("postgresql.cnpg.io/"):

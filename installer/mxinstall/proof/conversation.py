@@ -20,7 +20,20 @@ def client_api(scene: Scene) -> str:
     versions = scene.server.versions()
     if not versions:
         raise Disproved("the homeserver speaks no version of the specification")
-    return f"{scene.context.base_url} speaks up to {versions[-1]}"
+    connected = f" (connected to {scene.context.address})" if scene.context.address else ""
+    return f"{scene.context.base_url}{connected} speaks up to {versions[-1]}"
+
+
+@step("discovery", "Clients and other servers are told where this one is", needs=("client-api",))
+def discovery(scene: Scene) -> str:
+    told = scene.server.json("GET", "/.well-known/matrix/client")
+    address = str(told.get("m.homeserver", {}).get("base_url", "")).rstrip("/")
+    if address != scene.context.base_url.rstrip("/"):
+        raise Disproved(f"clients are sent to {address or 'nowhere'}, not to {scene.context.base_url}")
+    delegated = str(scene.server.json("GET", "/.well-known/matrix/server").get("m.server", ""))
+    if not delegated:
+        raise Disproved("/.well-known/matrix/server names no server")
+    return f"clients to {address}, servers to {delegated}"
 
 
 @step("register", "Two users and an administrator for the clean-up are registered", needs=("client-api",))

@@ -12,9 +12,8 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -57,13 +56,25 @@ class Account:
 class Homeserver:
     """The client API at one base URL, as users reach it. Thread-safe.
 
+    `ca` (PEM) is what a certificate is verified against, besides its name, which is always the one in the URL.
+    `address` (`host:port`) is connected to where the site's DNS does not know that name on this host.
+
     `method` calls raise MatrixRefused or MatrixUnreachable. GET, PUT and DELETE are repeated for `patience_seconds`
     on a broken connection, 429, 500, 502, 503, 504; POST only when it surely was not handled (429, no connection).
     """
 
-    def __init__(self, base_url: str, ca: Path | None = None, connections: int = 16) -> None:
+    def __init__(self, base_url: str, ca: str | None = None, address: str | None = None, connections: int = 16) -> None:
         self.base_url = base_url.rstrip("/")
-        self._pool = urllib3.PoolManager(maxsize=connections, ca_certs=str(ca) if ca else None, retries=False)
+        options: dict[str, Any] = {"ca_cert_data": ca} if ca else {}
+        self._headers: dict[str, str] = {}
+        self._connected = self.base_url
+        if address:
+            public = urlsplit(self.base_url)
+            self._connected = f"{public.scheme}://{address}"
+            self._headers["Host"] = public.netloc
+            if public.scheme == "https":
+                options |= {"server_hostname": public.hostname, "assert_hostname": public.hostname}
+        self._pool = urllib3.PoolManager(maxsize=connections, retries=False, **options)
 
     def call(
         self,
@@ -98,11 +109,11 @@ class Homeserver:
         query: Mapping[str, str | int] | None,
         timeout_seconds: float,
     ) -> bytes:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {**self._headers, **({"Authorization": f"Bearer {token}"} if token else {})}
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/octet-stream" if isinstance(body, bytes) else "application/json"
-        url = self.base_url + path + (f"?{urlencode(query)}" if query else "")
+        url = self._connected + path + (f"?{urlencode(query)}" if query else "")
         timeout = urllib3.Timeout(connect=5.0, read=timeout_seconds)
         try:
             answer = self._pool.request(method, url, body=data, headers=headers, timeout=timeout)

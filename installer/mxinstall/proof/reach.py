@@ -19,10 +19,12 @@ from sitebundle.errors import ReleaseNotReady
 MATRIX = "matrix"
 DATA = "matrix-data"
 MAIN_SERVICE = "synapse-main:8008"
-ROUTING_SERVICE = "routing"
+EDGE_SERVICE = "edge"
+AUTHORITY_SECRET = "site-ca"
 METRICS_PORT = 9001
 METRICS_PATH = "_synapse/metrics"
 DATABASE = "postgres"
+"""The PostgreSQL cluster, unless site.yaml gives it another name (after a restore: `spec.values.postgres.name`)."""
 KILL_GRACE_SECONDS = 1
 """Short enough for no orderly handover; not 0, which would free the pod's name while it may still run."""
 
@@ -46,12 +48,15 @@ def context_of(cluster: Cluster, site: Site) -> ProofContext:
             accept="*/*",
         )
 
+    authority = cluster.get("v1", "Secret", AUTHORITY_SECRET, MATRIX)
     return ProofContext(
-        base_url=_base_url(cluster, site),
+        base_url=f"https://{site.spec.hosts.matrix}",
         registration_secret=base64.b64decode(secret["data"]["registration"]).decode(),
         inside=inside,
         processes=SynapsePods(cluster),
-        wrecker=PodWrecker(cluster),
+        wrecker=PodWrecker(cluster, str(site.spec.values.get("postgres", {}).get("name") or DATABASE)),
+        ca=base64.b64decode(authority["data"]["ca.crt"]).decode() if authority else None,
+        address=edge_address(cluster, site),
     )
 
 
@@ -85,8 +90,9 @@ class SynapsePods:
 class PodWrecker:
     """Deletes pods of the running system and sees them come back."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, database: str = DATABASE) -> None:
         self._cluster = cluster
+        self._database = database
         self._synapse = SynapsePods(cluster)
         self._look: Callable[[], list[Pod]] = list
         self._wanted = 0
@@ -127,7 +133,7 @@ class PodWrecker:
         return f"{what} {victim['name']}"
 
     def _database_pods(self) -> list[Pod]:
-        return self._cluster.list("v1", "Pod", DATA, f"cnpg.io/cluster={DATABASE},cnpg.io/podRole=instance")
+        return self._cluster.list("v1", "Pod", DATA, f"cnpg.io/cluster={self._database},cnpg.io/podRole=instance")
 
 
 def is_ready(pod: Pod) -> bool:
@@ -141,15 +147,16 @@ def _is_primary(pod: Pod) -> bool:
     return bool(pod["metadata"]["labels"].get("cnpg.io/instanceRole") == "primary")
 
 
-def _base_url(cluster: Cluster, site: Site) -> str:
-    service = cluster.get("v1", "Service", ROUTING_SERVICE, MATRIX)
+def edge_address(cluster: Cluster, site: Site) -> str:
+    """`host:port` at which the edge takes TLS: a proof must not depend on DNS. Raises ReleaseNotReady."""
+    service = cluster.get("v1", "Service", EDGE_SERVICE, MATRIX)
     if service is None:
-        raise ReleaseNotReady(release="synapse", seconds=0, detail=f"there is no Service {MATRIX}/{ROUTING_SERVICE}")
-    port = service["spec"]["ports"][0]
-    if service["spec"]["type"] == "NodePort":
-        return f"http://{site.spec.edge.address}:{port['nodePort']}"
-    if service["spec"]["type"] == "LoadBalancer":
-        given = service["status"].get("loadBalancer", {}).get("ingress") or [{}]
-        address = given[0].get("ip") or given[0].get("hostname") or site.spec.edge.address
-        return f"http://{address}:{port['port']}"
-    return f"http://{service['spec']['clusterIP']}:{port['port']}"
+        raise ReleaseNotReady(release="synapse", seconds=0, detail=f"there is no Service {MATRIX}/{EDGE_SERVICE}")
+    spec = service["spec"]
+    (port,) = (one for one in spec["ports"] if one["name"] == "https")
+    if spec["type"] == "NodePort":
+        return f"{site.spec.edge.address}:{port['nodePort']}"
+    if spec["type"] == "LoadBalancer":
+        given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
+        return f"{given[0].get('ip') or given[0].get('hostname') or site.spec.edge.address}:{port['port']}"
+    return f"{spec['clusterIP']}:{port['port']}"

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mxinstall.proof.admin import Admin, Inside
@@ -49,14 +48,19 @@ class Wrecker(Protocol):
 
 @dataclass(frozen=True)
 class ProofContext:
-    """How the installed system is reached: as its users do, and from inside where only an operator may go."""
+    """How the installed system is reached: as its users do, and from inside where only an operator may go.
+
+    `base_url` is the address that users have, `address` (`host:port`) where it is connected to, `ca` (PEM) whose
+    certificates are believed.
+    """
 
     base_url: str
     registration_secret: str
     inside: Inside
     processes: Processes
     wrecker: Wrecker | None = None
-    ca: Path | None = None
+    ca: str | None = None
+    address: str | None = None
 
 
 @dataclass
@@ -76,6 +80,12 @@ class Scene:
     def room(self) -> str:
         """The room that the two users talk in."""
         return self.rooms[0]
+
+
+def scene_of(context: ProofContext) -> Scene:
+    """A scene with nobody in it yet."""
+    server = Homeserver(context.base_url, context.ca, context.address)
+    return Scene(context, server, Admin(context.inside, context.registration_secret))
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def perform(context: ProofContext, steps: Iterable[ProofStep], sink: Sink) -> Pr
 
     Steps of kind `end` come last and always are.
     """
-    scene = Scene(context, Homeserver(context.base_url, context.ca), Admin(context.inside, context.registration_secret))
+    scene = scene_of(context)
     results: dict[str, ProofResult] = {}
     with stage(sink, "proof", "Prove that the system does its work") as tally:
         for one in sorted(steps, key=lambda each: _ORDER.index(each.kind)):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from mxinstall.site.model import EdgePlan, Hosts, Metadata, RegistryPlan, Site, SiteSpec, StoragePlan
+from mxinstall.site.model import EdgePlan, Hosts, Metadata, NetworkPlan, RegistryPlan, Site, SiteSpec, StoragePlan
 from sitebundle.errors import StorageClassMissing
 from sitebundle.manifest import BundleManifest
 from sitebundle.stack import Stack
@@ -45,6 +46,7 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
     node_address = next((address for node in nodes if (address := _internal_address(node))), None)
     own = own_address(node_address or (urlsplit(cluster.server).hostname or "127.0.0.1"))
     storage_class, why_class = _storage_class(cluster.list("storage.k8s.io/v1", "StorageClass"))
+    api_server = _api_server(cluster.list("discovery.k8s.io/v1", "EndpointSlice"))
     profile = manifest.profile if manifest.profile in stack.profiles else stack.profiles[0]
     server_name = f"{name}.site"
     registry = f"{own}:{REGISTRY_PORT}"
@@ -63,6 +65,7 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
             registry=RegistryPlan(push=registry, pull=registry),
             storage=StoragePlan(default=storage_class, database=storage_class, objects=storage_class),
             edge=EdgePlan(address=node_address or own),
+            network=NetworkPlan(api_server=api_server),
         ),
     )
     return site, [
@@ -73,6 +76,7 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
         Choice("spec.registry", registry, "this host's address towards the nodes"),
         Choice("spec.storage", storage_class, why_class),
         Choice("spec.edge.address", site.spec.edge.address, "the first node's address"),
+        Choice("spec.network.apiServer", ", ".join(api_server) or "any address", "where Service kubernetes leads"),
         Choice(
             "spec.ports",
             f"relay {site.spec.ports.turn.relay}, media {site.spec.ports.livekit.udp}",
@@ -96,6 +100,19 @@ def own_address(peer: str) -> str:
 def _internal_address(node: dict[str, Any]) -> str | None:
     addresses = node.get("status", {}).get("addresses", [])
     return next((entry["address"] for entry in addresses if entry.get("type") == "InternalIP"), None)
+
+
+def _api_server(slices: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The addresses behind Service `kubernetes`, each as a range of its own."""
+    addresses = {
+        ip_address(address)
+        for entry in slices
+        if entry["metadata"].get("namespace") == "default"
+        and (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes"
+        for endpoint in entry.get("endpoints") or ()
+        for address in endpoint["addresses"]
+    }
+    return tuple(str(ip_network(address)) for address in sorted(addresses, key=str))
 
 
 def _storage_class(classes: list[dict[str, Any]]) -> tuple[str, str]:

@@ -7,9 +7,10 @@ other and the cluster by `mxinstall.preflight`.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -25,6 +26,8 @@ RepositoryPrefix = Annotated[
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+AddressRange = Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]
+"""A range of addresses in CIDR form, without host bits: 10.90.0.10/32."""
 
 
 class PortRange(str):
@@ -140,6 +143,12 @@ class PortPlan(SiteValue):
     livekit: LivekitPorts = LivekitPorts()
 
 
+class NetworkPlan(SiteValue):
+    """Addresses that network policies name. `api_server`: whence the API server calls pods, and where they reach it."""
+
+    api_server: tuple[AddressRange, ...] = ()
+
+
 class NodeRole(SiteValue):
     """The label that marks the nodes of a role."""
 
@@ -161,10 +170,17 @@ class Federation(SiteValue):
 
 
 class S3Target(SiteValue):
-    """An S3 store; `secret` names a Secret with its keys."""
+    """An S3 store outside the cluster.
 
-    endpoint: str
+    `secret` names a Secret in `mx-system` with accessKeyId and secretAccessKey; with `ca_in_secret` also ca.crt, the
+    CA of the endpoint's certificate.
+    """
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+$")]
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     secret: Name
+    ca_in_secret: bool = False
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
 
 
 class Backups(SiteValue):
@@ -184,6 +200,7 @@ class SiteSpec(SiteValue):
     tls: TlsPlan = TlsPlan()
     edge: EdgePlan
     ports: PortPlan = PortPlan()
+    network: NetworkPlan = NetworkPlan()
     nodes: NodePlan = NodePlan()
     federation: Federation = Federation()
     backups: Backups = Backups()

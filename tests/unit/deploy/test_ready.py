@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
-from mxinstall.deploy.ready import field_of, pod_trouble, workload_obstacle
+from mxinstall.cluster import Cluster
+from mxinstall.deploy.ready import Expected, field_of, pod_trouble, unmet, workload_obstacle
+
+from sitebundle.stack import Release
 
 
 def workload(kind: str = "StatefulSet", wanted: int = 3, **status: Any) -> dict[str, Any]:
@@ -77,3 +82,36 @@ def test_a_ready_or_completed_pod_is_in_no_trouble() -> None:
 def test_a_field_is_found_by_its_dotted_path() -> None:
     assert field_of({"status": {"phase": "x"}}, "status.phase") == "x"
     assert field_of({"status": "x"}, "status.phase") is None
+
+
+class Served:
+    """A cluster that serves one group with these objects."""
+
+    def __init__(self, phases: dict[str, str]) -> None:
+        self.phases = phases
+
+    def request(self, method: str, path: str) -> tuple[int, bytes]:
+        if path == "/apis/postgresql.cnpg.io":
+            return 200, b'{"preferredVersion": {"groupVersion": "postgresql.cnpg.io/v1"}}'
+        name = path.rpartition("/")[2]
+        assert path == f"/apis/postgresql.cnpg.io/v1/namespaces/matrix-data/clusters/{name}"
+        found = {"status": {"phase": self.phases[name]}} if name in self.phases else None
+        return (200, json.dumps(found).encode()) if found else (404, b"{}")
+
+
+def of_the_postgres_release(phases: dict[str, str], names: Sequence[str]) -> list[str]:
+    ready = {"resource": "clusters.postgresql.cnpg.io/*", "path": "status.phase", "equals": "healthy"}
+    release = Release.model_validate({"name": "postgres", "namespace": "matrix-data", "chart": "./x", "ready": [ready]})
+    objects = [
+        {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": name}} for name in names
+    ] + [{"apiVersion": "example.org/v1", "kind": "Cluster", "metadata": {"name": "of-somebody-else"}}]
+    return unmet(cast(Cluster, Served(phases)), Expected(release, objects, {}))
+
+
+def test_a_star_asks_for_each_object_of_the_release_and_for_no_other() -> None:
+    assert of_the_postgres_release({"postgres": "healthy", "old": "broken"}, ["postgres"]) == []
+    assert of_the_postgres_release({"postgres": "healthy", "restored": "new"}, ["postgres", "restored"]) == [
+        "clusters.postgresql.cnpg.io/restored: status.phase is 'new', not 'healthy'"
+    ]
+    assert of_the_postgres_release({}, ["postgres"]) == ["clusters.postgresql.cnpg.io/postgres does not exist"]
+    assert of_the_postgres_release({}, []) == []

@@ -71,7 +71,7 @@ def test_a_layer_that_two_images_share_is_counted_once() -> None:
 def test_an_image_without_a_confirmation_or_without_platforms_is_unconfirmed() -> None:
     bare = image("c").model_copy(update={"platforms": ()})
     lock = Lock(libzstd=LIBZSTD, images=(image("a"), image("b", confirmed_at=None), bare))
-    assert [entry.reference for entry in lock.unconfirmed] == ["ghcr.io/example/b:1", "ghcr.io/example/c:1"]
+    assert lock.unconfirmed == ("ghcr.io/example/b:1", "ghcr.io/example/c:1")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mxbundle.lock.contracts import Contract
-from mxbundle.lock.resolve import _fits, wanted_images
+from mxbundle.lock.contracts import Contract, Process
+from mxbundle.lock.resolve import fits_platform, wanted_images
 
 from sitebundle.podspecs import ImageUse
 
@@ -44,10 +44,11 @@ def test_one_tag_with_two_digests_is_a_problem() -> None:
     ],
 )
 def test_a_variant_matters_only_when_it_was_asked_for(offered: str, asked: str, fits: bool) -> None:
-    assert _fits(offered, asked) is fits
+    assert fits_platform(offered, asked) is fits
 
 
-CONTRACT = Contract(Path("x.toml"), ("/a",), (), "991", {"PATH": "/bin"})
+PROCESS = Process(991, 991, True, True, "", (), (), (), (), ())
+CONTRACT = Contract(Path("x.toml"), ("/a",), (), "991", {"PATH": "/bin"}, PROCESS)
 
 
 @pytest.mark.parametrize(

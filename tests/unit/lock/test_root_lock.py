@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from mxbundle.build import BuildRequest, build
+from mxbundle.derive.pin import is_made_of
+from mxbundle.derive.recipe import read_recipes
 from mxbundle.lock.model import read_lock
 
 from sitebundle.archive.frames import libzstd_version
@@ -21,10 +23,18 @@ LOCK = read_lock(ROOT / "images.lock")
 STACK = read_stack(ROOT / "manifests/stack.yaml")
 
 
-def test_it_pins_exactly_the_images_of_the_stack() -> None:
-    assert {image.reference for image in LOCK.images} == {
-        Reference.parse(text).tagged for text in STACK.images.values()
-    }
+def test_it_pins_exactly_the_images_of_the_stack_and_the_bases_of_the_derived_ones() -> None:
+    bases = {entry.base for entry in LOCK.derived}
+    pinned = {image.reference for image in LOCK.images} | {entry.reference for entry in LOCK.derived}
+    assert pinned == {Reference.parse(text).tagged for text in STACK.images.values()} | bases
+
+
+def test_its_derived_images_are_made_of_what_the_recipes_pin() -> None:
+    recipes = read_recipes(ROOT / "manifests/derived")
+    assert [entry.reference for entry in LOCK.derived] == [recipe.reference for recipe in recipes] != []
+    for entry, recipe in zip(LOCK.derived, recipes, strict=True):
+        assert is_made_of(entry, recipe, [layer.platform for layer in entry.layers])
+        assert entry.base_digest == LOCK.image(entry.base).digest
 
 
 def test_it_is_refused_by_build_as_long_as_no_registry_confirmed_it(tmp_path: Path) -> None:

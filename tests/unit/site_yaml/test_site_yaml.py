@@ -31,7 +31,7 @@ spec:
   ports: {turn: {listen: 3478, tls: 5349, relay: 49152-49999}, livekit: {tcp: 7881, udp: 50000-50200}}
   nodes: {rtc: {label: mxbundle.io/rtc}, database: {label: mxbundle.io/database}}
   federation: {enabled: false, allow: []}
-  backups: {s3: {endpoint: https://backup.example.site, secret: backup-s3}}
+  backups: {s3: {endpoint: https://backup.example.site, bucket: matrix, secret: backup-s3}}
   workers: {synchrotron: {replicas: 4}}
 """
 
@@ -105,10 +105,20 @@ class LookedAt:
         self._answers = {
             "Node": [{"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}}],
             "StorageClass": classes,
+            "EndpointSlice": [
+                endpoint_slice("kubernetes", "default", "10.0.0.11", "10.0.0.10"),
+                endpoint_slice("kubernetes", "elsewhere", "10.0.0.12"),
+                endpoint_slice("other", "default", "10.0.0.13"),
+            ],
         }
 
     def list(self, api_version: str, kind: str, /) -> list[dict[str, Any]]:
         return self._answers[kind]
+
+
+def endpoint_slice(service: str, namespace: str, *addresses: str) -> dict[str, Any]:
+    labels = {"kubernetes.io/service-name": service}
+    return {"metadata": {"namespace": namespace, "labels": labels}, "endpoints": [{"addresses": list(addresses)}]}
 
 
 def storage_class(name: str, default: bool = False) -> dict[str, Any]:
@@ -161,6 +171,7 @@ def test_a_derived_site_reads_back_and_takes_the_default_class(
     assert site.spec.storage.database == "standard"
     assert site.spec.registry.push == "127.0.0.1:5000"
     assert site.spec.profile == "demo"
+    assert site.spec.network.api_server == ("10.0.0.10/32", "10.0.0.11/32")
     assert "spec.serverName: site-1.site" in path.read_text()
 
 

@@ -31,8 +31,8 @@ def namespaces(context: Context) -> Verdict:
         labels = found["metadata"].get("labels") or {}
         if found.get("status", {}).get("phase") == "Terminating":
             ending.append(name)
-        elif name == SYSTEM and context.site.spec.registry.pull_secret is not None:
-            continue  # The operator makes it, to put the pull secret there.
+        elif name == SYSTEM and (context.site.spec.registry.pull_secret or context.site.spec.backups.s3):
+            continue  # The operator makes it, to put the pull secret or the backups' keys there.
         elif not (labels.get(_OF_THE_STACK) == "true" or OURS.items() <= labels.items()):
             foreign.append(name)
     told = [f"{name} is being deleted" for name in ending] + [f"{name} was made by somebody else" for name in foreign]

@@ -1,37 +1,65 @@
-{{/* homeserver.yaml: what all processes share. */}}
-{{- define "synapse.homeserver" -}}
+{{/*
+Which processes configuration names, and where they are: instance_map, stream_writers and the single duties. Whoever is
+named here must be named alike in every process, so a change stops all of them before any starts (mxbundle.io/stop-together).
+*/}}
+{{- define "synapse.named" -}}
 {{- $root := . -}}
-{{- $processes := (fromYaml (include "synapse.processes" .)).processes -}}
 {{- $instances := dict -}}
 {{- $writers := dict -}}
-{{- $media := "" -}}
-{{- range $process := $processes -}}
-{{- if $process.replicates -}}
+{{- $names := dict -}}
+{{- range $process := (fromYaml (include "synapse.processes" .)).processes -}}
+{{- $own := list -}}
 {{- range $ordinal := until (int $process.replicas) -}}
-{{- $name := printf "%s-%d" (include "synapse.name" (dict "root" $root "type" $process.name)) $ordinal -}}
+{{- $own = append $own (printf "%s-%d" (include "synapse.name" (dict "root" $root "type" $process.name)) $ordinal) -}}
+{{- end -}}
+{{- $_ := set $names $process.name $own -}}
+{{- range $ordinal, $name := $own -}}
+{{- if $process.replicates -}}
 {{- $host := include "synapse.pod-host" (dict "root" $root "type" $process.name "ordinal" $ordinal) -}}
 {{- $_ := set $instances (eq $process.name "main" | ternary "main" $name) (dict "host" $host "port" 9093) -}}
+{{- end -}}
 {{- range $stream := $process.streams -}}
 {{- $_ := set $writers $stream (append (get $writers $stream | default list) $name) -}}
 {{- end -}}
-{{- if and $process.media (ne $process.name "main") -}}
-{{- $media = $name -}}
 {{- end -}}
 {{- end -}}
-{{- end -}}
-{{- end -}}
-{{- if $media -}}
+{{- $named := dict "instance_map" $instances "stream_writers" $writers -}}
+{{- with get $names "media-repository" -}}
 {{- /* Every process that serves quarantine_media writes this stream. */ -}}
-{{- $_ := set $writers "quarantined_media_changes" (list "master" $media) -}}
+{{- $_ := set $writers "quarantined_media_changes" (list "master" (first .)) -}}
+{{- $_ := set $named "media_instance_running_background_jobs" (first .) -}}
 {{- end -}}
-{{- $shared := fromYaml (include "synapse.homeserver-base" .) -}}
-{{- $_ := set $shared "instance_map" $instances -}}
-{{- $_ := set $shared "stream_writers" $writers -}}
-{{- $_ := set $shared "enable_media_repo" (not $media) -}}
-{{- if $media -}}
-{{- $_ := set $shared "media_instance_running_background_jobs" $media -}}
+{{- with get $names "background" -}}
+{{- $_ := set $named "run_background_tasks_on" (first .) -}}
+{{- $_ := set $named "notify_appservices_from_worker" (first .) -}}
 {{- end -}}
-{{- mergeOverwrite $shared (deepCopy .Values.rateLimits) (deepCopy .Values.config) | toYaml -}}
+{{- with get $names "user-dir" | default (get $names "background") -}}
+{{- $_ := set $named "update_user_directory_from_worker" (first .) -}}
+{{- end -}}
+{{- with get $names "pusher" -}}
+{{- $_ := set $named "pusher_instances" . -}}
+{{- end -}}
+{{- with get $names "federation-sender" -}}
+{{- $_ := set $named "federation_sender_instances" . -}}
+{{- end -}}
+{{- toYaml $named -}}
+{{- end }}
+
+{{/* homeserver.yaml: what all processes share. */}}
+{{- define "synapse.homeserver" -}}
+{{- $named := fromYaml (include "synapse.named" .) -}}
+{{- $shared := merge $named (fromYaml (include "synapse.homeserver-base" .)) -}}
+{{- $_ := set $shared "enable_media_repo" (not (hasKey $named "media_instance_running_background_jobs")) -}}
+{{- range $over := list (deepCopy .Values.rateLimits) (deepCopy .Values.config) -}}
+{{- range $key, $value := $over -}}
+{{- /* One by one: mergeOverwrite leaves out what is empty or false. */ -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $shared $key)) -}}
+{{- $value = mergeOverwrite (get $shared $key) $value -}}
+{{- end -}}
+{{- $_ := set $shared $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $shared -}}
 {{- end }}
 
 {{- define "synapse.homeserver-base" -}}
@@ -44,9 +72,22 @@ enable_metrics: true
 report_stats: false
 trusted_key_servers: []
 suppress_key_server_warning: true
-federation_domain_whitelist: []
 allow_public_rooms_over_federation: false
 url_preview_enabled: false
+{{- if not .Values.federation.enabled }}
+federation_domain_whitelist: []
+{{- else }}
+{{- if not (has "*" .Values.federation.allow) }}
+federation_domain_whitelist: {{ .Values.federation.allow | toJson }}
+{{- end }}
+{{- if .Values.federation.siteCA }}
+federation_custom_ca_list: [/secrets/ca/ca.crt]
+{{- end }}
+{{- end }}
+{{- with .Values.allowedAddresses }}
+# Synapse calls no private address by itself; these it may.
+ip_range_whitelist: {{ . | toJson }}
+{{- end }}
 
 signing_key_path: /secrets/synapse/signing.key
 macaroon_secret_key_path: /secrets/synapse/macaroon
@@ -57,7 +98,7 @@ worker_replication_secret_path: /secrets/synapse/replication
 enable_registration: false
 allow_guest_access: false
 presence:
-  enabled: false
+  enabled: {{ .Values.presence.enabled }}
 media_store_path: /media
 max_upload_size: {{ .Values.maxUploadMiB }}M
 caches:
@@ -125,6 +166,18 @@ database:
     keepalives_idle: 10
     keepalives_interval: 10
     keepalives_count: 3
+{{- if and .process.media .root.Values.media.s3.endpoint }}
+# Before an upload is acknowledged it is in the object store: what is here is a cache.
+media_storage_providers:
+  - module: s3_storage_provider.S3StorageProviderBackend
+    store_local: true
+    store_remote: true
+    store_synchronous: true
+    config:
+      endpoint_url: {{ .root.Values.media.s3.endpoint | quote }}
+      bucket: {{ .root.Values.media.s3.bucket | quote }}
+      region_name: {{ .root.Values.media.s3.region | quote }}
+{{- end }}
 {{- end }}
 
 {{- define "synapse.log" -}}
@@ -140,9 +193,25 @@ handlers:
 loggers:
   # Both write a line for every statement or request at INFO and below.
   synapse.storage.SQL: {level: WARNING}
+  {{- if not .Values.logRequests }}
   synapse.access: {level: WARNING}
+  {{- end }}
 root:
   level: {{ .Values.logLevel }}
   handlers: [console]
 disable_existing_loggers: false
+{{- end }}
+
+{{/* Every file of the configuration, as the data of a ConfigMap. */}}
+{{- define "synapse.configuration-files" -}}
+homeserver.yaml: |
+  {{- include "synapse.homeserver" . | nindent 2 }}
+log.yaml: |
+  {{- include "synapse.log" . | nindent 2 }}
+configure.py: |
+  {{- .Files.Get "files/configure.py" | nindent 2 }}
+{{- range $process := (fromYaml (include "synapse.processes" .)).processes }}
+{{ $process.name }}.yaml: |
+  {{- include "synapse.process" (dict "root" $ "process" $process) | nindent 2 }}
+{{- end }}
 {{- end }}

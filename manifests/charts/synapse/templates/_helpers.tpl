@@ -31,23 +31,65 @@ types:
 
 {{/*
 The processes that run, in routing order, main first, as YAML `processes: […]`: name, replicas, resources, connections,
-and what files/worker-types.yaml says of the type.
+what files/worker-types.yaml says of the type, and what follows from both:
+maximum    as many as there may be at any time: replicas, or the bound of autoscaling
+media      it serves media
+replicates other processes call it on port 9093
+Where a type does not run and another one writes its stream (`streams` in the values), that one gets its routes too.
 */}}
 {{- define "synapse.processes" -}}
 {{- $root := . -}}
-{{- $main := mergeOverwrite (dict "name" "main" "replicas" 1 "listeners" (list "client" "openid") "replicates" true "streams" (list) "routes" (list) "fallback" "none" "media" false) (deepCopy .Values.main) -}}
-{{- $media := (index .Values.workers "media-repository" | default dict).replicas | default 0 | int -}}
-{{- if eq $media 0 -}}
-{{- $_ := set $main "media" true -}}
-{{- $_ := set $main "listeners" (list "client" "openid" "media") -}}
-{{- end -}}
-{{- $processes := list $main -}}
+{{- $on := dict "federation" .Values.federation.enabled "presence" .Values.presence.enabled -}}
+{{- $types := list -}}
+{{- $running := dict -}}
 {{- range $type := (fromYaml (include "synapse.types" .)).types -}}
+{{- if or (not $type.needs) (get $on ($type.needs | default "")) -}}
+{{- $types = append $types $type -}}
 {{- $entry := index $root.Values.workers $type.name | default dict -}}
 {{- if gt (int ($entry.replicas | default 0)) 0 -}}
+{{- $_ := set $running $type.name $entry -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $media := hasKey $running "media-repository" -}}
+{{- $federation := .Values.federation.enabled -}}
+{{- $client := list "client" ($federation | ternary "federation" "openid") -}}
+{{- $main := dict "name" "main" "replicas" 1 "maximum" 1 "replicates" true "streams" (list) "routes" (list) "fallback" "none" "media" (not $media) "listeners" ($media | ternary $client (append $client "media")) -}}
+{{- $processes := list (mergeOverwrite $main (deepCopy .Values.main)) -}}
+{{- range $type := $types -}}
+{{- $entry := get $running $type.name -}}
+{{- if $entry -}}
 {{- $process := mergeOverwrite (deepCopy $root.Values.workerDefaults) (deepCopy $type) (deepCopy $entry) -}}
-{{- $_ := set $process "streams" ($entry.streams | default list) -}}
-{{- $_ := set $process "media" (has "media" $type.listeners) -}}
+{{- $streams := $type.streams | default list -}}
+{{- $listeners := $type.listeners -}}
+{{- $routes := $type.routes -}}
+{{- range $owner := $types -}}
+{{- $more := list -}}
+{{- range $stream := $entry.streams -}}
+{{- if and (has $stream ($owner.streams | default list)) (not (has $stream $streams)) -}}
+{{- $more = append $more $stream -}}
+{{- end -}}
+{{- end -}}
+{{- if $more -}}
+{{- $streams = concat $streams $more -}}
+{{- if not (hasKey $running $owner.name) -}}
+{{- $listeners = concat $listeners $owner.listeners | uniq -}}
+{{- $routes = concat $routes $owner.routes -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $serves := has "media" $listeners -}}
+{{- if and $serves $federation -}}
+{{- $listeners = append $listeners "federation" -}}
+{{- end -}}
+{{- $maximum := int $process.replicas -}}
+{{- with $entry.autoscaling -}}
+{{- $maximum = int .maximum -}}
+{{- end -}}
+{{- /* One by one: mergeOverwrite leaves out what is empty or false. */ -}}
+{{- range $key, $value := dict "streams" $streams "listeners" $listeners "routes" $routes "media" $serves "maximum" $maximum "replicates" (or $serves (gt (len $streams) 0)) -}}
+{{- $_ := set $process $key $value -}}
+{{- end -}}
 {{- $processes = append $processes $process -}}
 {{- end -}}
 {{- end -}}
@@ -71,14 +113,67 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* One type's pods go to different nodes. Argument: (dict "root" $ "type" name) */}}
+{{/*
+Whether a type belongs to the core, without which nobody can write: main, the stream writers and the routing tier.
+Argument: a process, or (dict "name" "routing"). Empty for no.
+*/}}
+{{- define "synapse.core" -}}
+{{- if or (has .name (list "main" "routing")) .streams }}yes{{ end -}}
+{{- end }}
+
+{{/*
+One type's pods go to different nodes: with `spread: hard` those of the core, or not at all. Others go where there is
+room, for a node that is gone would keep them from starting again. Argument: (dict "root" $ "type" name "process" p)
+*/}}
 {{- define "synapse.spread" -}}
 - maxSkew: 1
   topologyKey: kubernetes.io/hostname
-  whenUnsatisfiable: {{ if eq .root.Values.spread "hard" }}DoNotSchedule{{ else }}ScheduleAnyway{{ end }}
+  whenUnsatisfiable: {{ if and (eq .root.Values.spread "hard") (include "synapse.core" (.process | default (dict "name" .type))) }}DoNotSchedule{{ else }}ScheduleAnyway{{ end }}
   labelSelector:
     matchLabels:
       {{- include "synapse.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* Where a pod of Synapse may run, and as whom; the start of each pod's `spec`. */}}
+{{- define "synapse.pod-base" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.global.imagePullSecret }}
+imagePullSecrets:
+  - name: {{ . }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 991
+  runAsGroup: 991
+  fsGroup: 991
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Secrets as volumes. Argument: (dict "root" $ "media" bool) */}}
+{{- define "synapse.secret-volumes" -}}
+- name: keys
+  secret: {secretName: {{ .root.Values.secrets.synapse }}, defaultMode: 0440}
+- name: database
+  secret: {secretName: {{ .root.Values.secrets.database }}, defaultMode: 0440}
+- name: redis
+  secret: {secretName: {{ .root.Values.secrets.redis }}, defaultMode: 0440}
+- name: ca
+  secret: {secretName: {{ .root.Values.secrets.ca }}, defaultMode: 0440}
+{{- if and .media .root.Values.media.s3.endpoint }}
+- name: s3
+  secret: {secretName: {{ .root.Values.media.s3.secret }}, defaultMode: 0440}
+{{- end }}
 {{- end }}
 
 {{/* A configuration's identity: a change rolls the pods that read it. */}}

@@ -1,0 +1,58 @@
+"""A subject from files that somebody else rendered, with what the stack declares when its profile is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mxbundle.lint.given import Text, read_objects
+from mxbundle.lint.shipped import Declared, nodes_of
+from mxbundle.lint.subject import Subject
+from mxbundle.lock.model import Lock
+from sitebundle.errors import LintInputUnreadable
+from sitebundle.operands import Operands
+
+STANDARD_INPUT = "-"
+
+
+def subject_of(
+    files: Sequence[Path],
+    manifests: Path,
+    profile: str | None,
+    lock: Lock | None,
+    registry: str | None,
+    pull_secret: str | None,
+) -> Subject:
+    """The objects of all files as one subject; a file's release is its name.
+
+    Raises LintInputUnreadable, and StackInvalid where `profile` is given and the stack cannot be read.
+    """
+    items, definitions = read_objects([_text(path) for path in files])
+    if profile is None:
+        nothing_known = Operands(fields=(), operators=())
+        return Subject(
+            tuple(items), nothing_known, tuple(definitions), pull_secret=pull_secret, registry=registry, lock=lock
+        )
+    declared = Declared.read(manifests)
+    declared.require_profiles([profile], manifests)
+    return Subject(
+        items=tuple(items),
+        operands=declared.operands,
+        definitions=tuple(definitions),
+        profile=profile,
+        stack=declared.stack,
+        nodes=nodes_of(manifests, profile),
+        pull_secret=pull_secret,
+        registry=registry,
+        contracts=declared.contracts,
+        lock=lock,
+    )
+
+
+def _text(path: Path) -> Text:
+    try:
+        content = sys.stdin.read() if str(path) == STANDARD_INPUT else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise LintInputUnreadable(path=path, detail=str(fault)) from fault
+    return Text("standard input" if str(path) == STANDARD_INPUT else path.name, content)

@@ -1,0 +1,136 @@
+"""The network policies of the charts: every rule is one end of a named edge, and every edge has both of its ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from shipped_stack import MANIFESTS, rendered, stack
+
+CHARTS = [release.name for release in stack().releases if release.chart is not None]
+EDGE = "mxbundle.io/edge"
+FOUNDATION = "foundation"
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "postgres": {"networkPolicies": {"monitoring": "monitoring"}},
+    "synapse": {
+        "networkPolicies": {
+            "monitoring": "monitoring",
+            "innerClients": [{"namespace": "matrix-rtc", "labels": {"app.kubernetes.io/name": "lk-jwt-service"}}],
+        },
+    },
+}
+"""Values that bring edges which the profiles do not have."""
+OUTSIDE = {
+    "everybody",
+    "dns",
+    "api-server",
+    "operators",
+    "clients",
+    "inner-clients",
+    "monitoring",
+    "backup-store",
+    "media-store",
+    "other-servers",
+    "allowed-addresses",
+}
+"""Places of which at least one end is not in the hands of these charts."""
+
+
+def policies(profile: str = "demo", over: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Every NetworkPolicy of the whole stack."""
+    return [
+        entry
+        for release in CHARTS
+        for entry in rendered(release, profile, (over or {}).get(release))
+        if entry["kind"] == "NetworkPolicy"
+    ]
+
+
+def edges(found: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Edge → end (in, out, both) → policy."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for policy in found:
+        name = policy["metadata"].get("annotations", {}).get(EDGE)
+        if name:
+            table.setdefault(name, {})[policy["metadata"]["name"].rpartition("-")[2]] = policy
+    return table
+
+
+def test_the_file_that_makes_policies_is_the_same_in_every_chart() -> None:
+    files = {(MANIFESTS / "charts" / name / "templates/_edges.tpl").read_text() for name in CHARTS}
+    assert len(files) == 1
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_every_policy_is_an_end_of_an_edge_or_closes_a_namespace(profile: str) -> None:
+    found = policies(profile, EVERYTHING)
+    names = [(entry["metadata"]["namespace"], entry["metadata"]["name"]) for entry in found]
+    assert len(set(names)) == len(names) > 20
+    for entry in found:
+        notes = entry["metadata"].get("annotations", {})
+        if entry["metadata"]["name"] == "foundation-closed":
+            assert entry["spec"] == {"policyTypes": ["Ingress", "Egress"], "podSelector": {}}
+        else:
+            assert notes[EDGE]
+            assert notes["mxbundle.io/for"]
+
+
+def test_every_namespace_with_pods_of_the_stack_is_closed() -> None:
+    closed = {
+        entry["metadata"]["namespace"] for entry in policies() if entry["metadata"]["name"] == "foundation-closed"
+    }
+    assert closed == {release.namespace for release in stack().releases if release.name != FOUNDATION}
+
+
+@pytest.mark.parametrize("profile", stack().profiles)
+def test_an_edge_between_two_of_our_pods_has_both_ends_on_the_same_ports(profile: str) -> None:
+    seen = 0
+    for name, ends in edges(policies(profile, EVERYTHING)).items():
+        if "both" in ends:
+            spec = ends["both"]["spec"]
+            assert spec["ingress"][0]["ports"] == spec["egress"][0]["ports"], name
+            seen += 1
+            continue
+        notes = next(iter(ends.values()))["metadata"]["annotations"]
+        if set(ends) != {"in", "out"}:
+            assert {notes["mxbundle.io/from"], notes["mxbundle.io/to"]} & OUTSIDE, f"{name} has only {sorted(ends)}"
+            continue
+        assert ends["out"]["spec"]["egress"][0]["ports"] == ends["in"]["spec"]["ingress"][0]["ports"], name
+        seen += 1
+    assert seen > 8
+
+
+def test_no_rule_lets_through_without_naming_ports() -> None:
+    for entry in policies(over=EVERYTHING):
+        for rule in (*entry["spec"].get("ingress", ()), *entry["spec"].get("egress", ())):
+            assert rule["ports"], entry["metadata"]["name"]
+
+
+def test_only_the_edge_takes_anybody_in_and_nobody_reaches_any_address() -> None:
+    for entry in policies():
+        name = entry["metadata"]["name"]
+        for rule in entry["spec"].get("ingress", ()):
+            assert ("from" in rule) == (name != "synapse-clients-to-routing-in"), name
+        for rule in entry["spec"].get("egress", ()):
+            assert not any(peer.get("ipBlock", {}).get("cidr", "").endswith("/0") for peer in rule["to"]), name
+
+
+@pytest.mark.parametrize("release", CHARTS)
+def test_without_the_switch_a_chart_has_no_policy(release: str) -> None:
+    objects = rendered(release, "demo", {"networkPolicies": {"enabled": False}})
+    assert [entry["metadata"]["name"] for entry in objects if entry["kind"] == "NetworkPolicy"] == []
+
+
+def test_the_priority_classes_that_pods_name_are_made() -> None:
+    made = {
+        entry["metadata"]["name"]: entry for entry in rendered(FOUNDATION, "demo") if entry["kind"] == "PriorityClass"
+    }
+    assert made["mx-data"]["value"] > made["mx-core"]["value"] > made["mx-workers"]["value"] > 0
+    named = set()
+    for release in CHARTS:
+        for entry in rendered(release, "demo"):
+            spec = entry.get("spec", {})
+            pod = spec.get("template", {}).get("spec", {}) if entry["kind"] != "Cluster" else spec
+            named |= {pod["priorityClassName"]} if pod.get("priorityClassName") else set()
+    assert named
+    assert named <= set(made)

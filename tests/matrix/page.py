@@ -1,0 +1,79 @@
+"""The pages that are made from the rows: docs/reference/failures.md and its like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.matrix import rows
+from tests.matrix.registry import CASES, Case
+
+HEADINGS = {
+    "failures": """# What was broken, and what it cost
+
+Each row is one run of one case against a whole installed system: three nodes on one machine with two cores, real
+parts, network policies enforced. While a client sends messages at a steady rate, each with its own transaction id,
+one thing is broken. *Writes again* is the longest time in seconds without an acknowledged write from the fault on;
+*whole again* is when every part was back. A fresh login then reads everything: an acknowledged message that is not
+there is lost. Unacknowledged ones are counted, not hidden. Figures are single runs, not statistics.
+""",
+    "edges": """# Network policies, each edge taken away alone
+
+Each row is one run against a whole installed system: the policy of one edge is removed, and the named step of the
+proof must fail; it is put back, and the step must pass.
+""",
+}
+COLUMNS = {
+    "failures": (
+        ("what is broken", "title"),
+        ("verdict", "verdict"),
+        ("writes again (s)", "seconds"),
+        ("whole again (s)", "whole_seconds"),
+        ("sent", "sent"),
+        ("acknowledged", "acknowledged"),
+        ("lost", "lost"),
+        ("not acknowledged", "unacknowledged"),
+        ("commit", "commit"),
+    ),
+    "edges": (
+        ("edge", "title"),
+        ("verdict", "verdict"),
+        ("step that fails without it", "step"),
+        ("seconds", "seconds"),
+        ("commit", "commit"),
+    ),
+}
+
+
+def families() -> list[str]:
+    """Every family that has a case."""
+    return sorted({case.family for case in CASES.values()})
+
+
+def render(family: str) -> str:
+    """The page of one family. A case without a row is shown as not run, one whose code has changed since as stale."""
+    known = rows.newest(family)
+    columns = COLUMNS[family]
+    lines = [
+        f"<!-- made by `python -m tests.matrix page` from {family}.jsonl -->",
+        HEADINGS[family],
+        "| " + " | ".join(name for name, _ in columns) + " |",
+        "| " + " | ".join("---" for _ in columns) + " |",
+    ]
+    mine = [case for case in CASES.values() if case.family == family]
+    lines += [_line(case, known.get(case.id), columns) for case in mine]
+    return "\n".join(lines) + "\n"
+
+
+def write_all() -> None:
+    """Write every page."""
+    for family in families():
+        (rows.FOLDER / f"{family}.md").write_text(render(family))
+
+
+def _line(case: Case, row: dict[str, Any] | None, columns: tuple[tuple[str, str], ...]) -> str:
+    if row is None:
+        shown: dict[str, Any] = {"title": case.title, "verdict": "not run"}
+    else:
+        verdict = row["verdict"] if rows.is_fresh(case, row) else f"stale ({row['verdict']})"
+        shown = {**row, "title": case.title, "verdict": verdict}
+    return "| " + " | ".join(str(shown.get(key, "")).replace("|", "\\|") for _, key in columns) + " |"

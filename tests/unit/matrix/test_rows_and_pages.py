@@ -1,0 +1,75 @@
+"""A row speaks only for the code that it was seen with, and the pages say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.matrix import edges, failures, page, rows
+from tests.matrix.registry import CASES, Case, shard
+
+DECLARED = (edges, failures)
+
+
+def looked_at(covers: tuple[str, ...] = ("README.md",)) -> Case:
+    return Case("failures", "one", "One thing", covers, lambda trial: {})
+
+
+def test_every_case_covers_something_that_exists() -> None:
+    assert len(CASES) >= 17
+    assert all(rows.code_of(case.covers) for case in CASES.values())
+
+
+def test_a_case_that_covers_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="names no file"):
+        rows.code_of(("manifests/charts/no-such-chart",))
+
+
+def test_a_row_grows_old_when_what_it_covers_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = tmp_path / "chart"
+    chart.mkdir()
+    (chart / "values.yaml").write_text("a: 1\n")
+    monkeypatch.setattr(rows, "ROOT", tmp_path)
+    rows._git("init", "--quiet")
+    case = looked_at(("chart",))
+    row = {"case": "one", "code": rows.code_of(case.covers)}
+    assert rows.is_fresh(case, row)
+    (tmp_path / "other").write_text("what the case does not cover\n")
+    assert rows.is_fresh(case, row)
+    (chart / "values.yaml").write_text("a: 2\n")
+    assert not rows.is_fresh(case, row)
+    assert not rows.is_fresh(case, None)
+
+
+def test_a_line_that_was_cut_off_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FOLDER", tmp_path)
+    rows.append("failures", {"case": "one", "verdict": "fail"})
+    rows.append("failures", {"case": "one", "verdict": "pass"})
+    with (tmp_path / "failures.jsonl").open("a") as file:
+        file.write('{"case": "one", "verd')
+    assert rows.newest("failures")["one"]["verdict"] == "pass"
+
+
+def test_the_shards_of_a_matrix_are_all_of_it_once() -> None:
+    names = [str(number) for number in range(17)]
+    parts = [shard(names, number, 3) for number in (1, 2, 3)]
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    with pytest.raises(ValueError, match="no shard 4 of 3"):
+        shard(names, 4, 3)
+
+
+def test_a_stale_row_is_shown_as_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FOLDER", tmp_path)
+    name = next(case for case in CASES.values() if case.family == "failures")
+    known = {"case": name.id, "verdict": "pass", "seconds": 4.5, "commit": "abc"}
+    rows.append("failures", {**known, "code": rows.code_of(name.covers)})
+    assert f"| {name.title} | pass | 4.5 |" in page.render("failures")
+    rows.append("failures", {**known, "code": "0" * 16})
+    assert f"| {name.title} | stale (pass) | 4.5 |" in page.render("failures")
+
+
+@pytest.mark.parametrize("family", page.families())
+def test_a_page_is_made_from_the_rows_that_are_there(family: str) -> None:
+    """After a change of the code: `python -m tests.matrix page`."""
+    assert (rows.FOLDER / f"{family}.md").read_text() == page.render(family)
