@@ -57,7 +57,7 @@ class System:
     @contextlib.contextmanager
     def watched(self) -> Iterator[Callable[[], list[tuple[str, float, float]]]]:
         """Asks each proxy ten times a second whom it serves; the account: server, first and last time, by time."""
-        loop = f"while :; do echo $(date +%s.%N) $({ASK_MASTER} | tail -n 1); sleep 0.1; done"
+        loop = f"while read up idle < /proc/uptime; do echo $up $({ASK_MASTER} | tail -n 1); sleep 0.1; done"
         watches = [self.pods[proxy].background("/bin/sh", "-c", loop) for proxy in PROXIES]
         said: list[str] = []
 
@@ -191,7 +191,7 @@ def assembled(
     built.add("client", valkey, CLIENT, sources)
     (valkey / "client.sh").write_text(CLIENT_SCRIPT)
     for root in roots.values():
-        built.publish(root)
+        built.publish(root, "matrix-data")
     return System(built.pods)
 
 

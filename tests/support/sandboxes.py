@@ -161,10 +161,13 @@ class Rack:
         self.pods[name] = sandbox
         return sandbox
 
-    def publish(self, root: Path, further: Mapping[str, str] | None = None) -> None:
-        """Writes the pods' names into the hosts file of `root`."""
-        entries = {**{pod.name: pod.address for pod in self.pods.values()}, **(further or {})}
-        (root / "etc/hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{ip} {n}\n" for n, ip in entries.items()))
+    def publish(self, root: Path, namespace: str) -> None:
+        """Writes the Services of the pods into the hosts file of `root`: their names with the namespace.
+
+        A bare name leads nowhere: in a real pod it is the pod's own address, which is not the Service's.
+        """
+        entries = [f"{pod.address} {pod.name}.{namespace}\n127.0.0.9 {pod.name}\n" for pod in self.pods.values()]
+        (root / "etc/hosts").write_text("127.0.0.1 localhost\n" + "".join(entries))
         (root / "etc/nsswitch.conf").write_text("hosts: files\n")
 
 

@@ -16,8 +16,9 @@ say() {
 
 # address SERVICE: its address, as soon as DNS knows it. Services keep theirs for as long as they exist, so names are
 # asked here and never again: a sentinel that waits for a lost DNS server takes itself out for half a minute (TILT).
+# With the namespace, because the bare name is the pod's own in its hosts file, and another address.
 address() {
-    until found=$(getent hosts "$1"); do
+    until found=$(getent hosts "$1.$NAMESPACE"); do
         say "no address of $1 yet"
         sleep 1
     done

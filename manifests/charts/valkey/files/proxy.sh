@@ -6,7 +6,7 @@
 trap 'exit 143' TERM INT USR1
 
 address() {
-    until found=$(getent hosts "$1"); do
+    until found=$(getent hosts "$1.$NAMESPACE"); do
         echo "no address of $1 yet" >&2
         sleep 1
     done

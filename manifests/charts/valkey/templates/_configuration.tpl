@@ -48,6 +48,7 @@ port {{ .port }}
 {{/* What the scripts know of the release. */}}
 {{- define "valkey.settings" -}}
 MASTER_NAME={{ .Release.Name }}
+NAMESPACE={{ .Release.Namespace }}
 SERVERS='{{ include "valkey.names" (dict "root" . "component" "server") }}'
 SENTINELS='{{ include "valkey.names" (dict "root" . "component" "sentinel") }}'
 DOWN_AFTER_MILLISECONDS={{ .Values.failover.downAfterMilliseconds }}
