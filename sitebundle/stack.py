@@ -111,11 +111,15 @@ class Generated(Value):
 
 
 class Certificate(Value):
-    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt."""
+    """A certificate from the site's CA; keys tls.crt, tls.key and ca.crt.
+
+    `chain`: tls.crt holds the CA's certificate too, for whoever takes the other side's tls.crt as what to trust.
+    """
 
     common_name: str = Field(alias="commonName")
     dns: tuple[str, ...] = ()
     usages: tuple[Literal["server", "client"], ...] = ("server",)
+    chain: bool = False
 
 
 class SecretPlan(Value):
