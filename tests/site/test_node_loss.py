@@ -27,6 +27,8 @@ CONTROLLERS = (
     "node-lifecycle-controller",
     "taint-eviction-controller",
     "pod-garbage-collector-controller",
+    "persistentvolumeclaim-protection-controller",
+    "persistentvolume-protection-controller",
 )
 CNPG = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -104,17 +106,19 @@ def heart(operator: Cluster) -> Iterator[Heart]:
     yield living
     living.end()
     thread.join()
-    for kind, api in (
-        ("StatefulSet", "apps/v1"),
-        ("Cluster", "postgresql.cnpg.io/v1"),
-        ("PersistentVolumeClaim", "v1"),
-    ):
+    clean_up(operator)
+
+
+def clean_up(operator: Cluster) -> None:
+    for kind, api in (("StatefulSet", "apps/v1"), ("Cluster", "postgresql.cnpg.io/v1")):
         for obj in operator.list(api, kind, NAMESPACE):
             operator.delete(api, kind, obj["metadata"]["name"], NAMESPACE)
     for pod in operator.list("v1", "Pod", NAMESPACE):
         operator.delete("v1", "Pod", pod["metadata"]["name"], NAMESPACE, grace_seconds=0)
-    for volume in operator.list("v1", "PersistentVolume"):
-        operator.delete("v1", "PersistentVolume", volume["metadata"]["name"])
+    for kind in ("PersistentVolumeClaim", "PersistentVolume"):
+        for obj in operator.list("v1", kind):
+            operator.delete("v1", kind, obj["metadata"]["name"], obj["metadata"].get("namespace"))
+        eventually(lambda kind=kind: operator.list("v1", kind) == [])  # type: ignore[misc]
     for name in ("n1", "n2"):
         operator.delete("v1", "Node", name)
         operator.delete("coordination.k8s.io/v1", "Lease", name, "kube-node-lease")
@@ -190,7 +194,7 @@ def pinned_claim(operator: Cluster, name: str, labels: dict[str, str] | None = N
 
 
 def lose(operator: Cluster, heart: Heart, node: str = "n1") -> None:
-    """Its kubelet says no more; the control plane has noticed, and the lease is older than any pause of a living one."""
+    """Its kubelet says no more, the control plane has noticed, the lease is older than any pause of a living one."""
     heart.beating.discard(node)
     eventually(lambda: condition(operator, node) == "Unknown")
     lease: Object = operator.get("coordination.k8s.io/v1", "Lease", node, "kube-node-lease") or {}

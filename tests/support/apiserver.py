@@ -124,7 +124,7 @@ def _controllers(folder: Path, kubeconfig: Path, controllers: Sequence[str]) -> 
         "--bind-address=127.0.0.1",
         f"--secure-port={_free_ports(1)[0]}",
         "--node-monitor-period=1s",
-        "--node-monitor-grace-period=20s",
+        "--node-monitor-grace-period=10s",
         "--node-eviction-rate=10",
         "--secondary-node-eviction-rate=10",
     ]
