@@ -70,7 +70,7 @@ def test_a_kept_file_that_is_older_than_an_install_with_another_one_is_refused(t
     began = kept.stat().st_mtime
     known = account(1, called("example.site").as_mapping())
     known.entries = [Entry("seed", began + 60)]
-    with pytest.raises(SiteInvalid, match="older than the last install.*--site FILE"):
+    with pytest.raises(SiteInvalid, match=r"older than the last install.*--site FILE"):
         check_kept(kept, cast(Cluster, Journals(known)))
     # Somebody edited it after that install.
     known.entries = [Entry("seed", began - 60)]
