@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mxinstall.deploy.authority import issue, new_authority
 from sandboxes import Rack, Sandbox, rack
-from shipped_stack import named, rendered, unpack_image
+from shipped_stack import named, rendered, stack, unpack_image
 
 PASSWORD = 'pa ss"w$rd\\#1'
 """Nothing in it may matter to a shell, to Valkey's configuration or to HAProxy's."""
@@ -158,20 +159,29 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 CLIENT = {
     "securityContext": {"runAsUser": 999, "runAsGroup": 1000},
-    "containers": [{"command": ["sleep", "3600"], "volumeMounts": [{"name": "auth", "mountPath": "/secrets/auth"}]}],
-    "volumes": [{"name": "auth", "secret": {"secretName": "valkey-auth"}}],
+    "containers": [
+        {"command": ["sleep", "3600"], "volumeMounts": [{"name": "client", "mountPath": "/secrets/client"}]}
+    ],
+    "volumes": [{"name": "client", "secret": {"secretName": "client"}}],
 }
 CLIENT_SCRIPT = """\
-seconds=$1 host=$2
+cd /secrets/client
+seconds=$1 options="--no-auth-warning $(cat options) -h $2"
 shift 2
-REDISCLI_AUTH=$(cat /secrets/auth/password) exec timeout "$seconds" valkey-cli --no-auth-warning -h "$host" "$@" 2>&1
+REDISCLI_AUTH=$(cat password) exec timeout "$seconds" valkey-cli $options "$@" 2>&1
 """
 
 
-def assembled(built: Rack, roots: dict[str, Path], over: dict[str, Any] | None = None) -> System:
+def assembled(
+    built: Rack, roots: dict[str, Path], over: dict[str, Any] | None = None, certificates: dict[str, str] | None = None
+) -> System:
     objects = rendered("valkey", "demo", over)
     sources = {entry["metadata"]["name"]: entry["data"] for entry in objects if entry["kind"] == "ConfigMap"}
     sources["valkey-auth"] = {"password": PASSWORD}
+    sources["client"] = {"password": PASSWORD, "options": "--tls --cacert ca.crt" if certificates else ""}
+    if certificates:
+        sources["valkey-tls"] = certificates
+        sources["client"]["ca.crt"] = certificates["ca.crt"]
     valkey, haproxy = roots["valkey"], roots["haproxy"]
     for component, names in (("server", SERVERS), ("sentinel", SENTINELS)):
         for name in names:
@@ -381,3 +391,77 @@ def test_a_server_that_is_alone_with_the_sentinels_word_serves(calm: System) -> 
     until(lambda: calm.ask("PING") == "PONG", 40, calm.account)
     calm.start(*(name for name in SERVERS if name != before))
     calm.await_settled()
+
+
+TLS = {"tls": {"enabled": True}}
+
+
+def test_with_tls_a_killed_master_is_replaced_and_who_speaks_plainly_is_refused(
+    roots: dict[str, Path], tmp_path: Path
+) -> None:
+    authority, stranger = new_authority("site"), new_authority("another")
+    (plan,) = (plan for plan in stack().secrets if plan.name == "valkey-tls")
+    assert plan.certificate is not None
+    pair = issue(authority, plan.certificate.common_name, plan.certificate.dns, plan.certificate.usages)
+    certificates = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
+    tmp_path.chmod(0o755)
+    with rack(tmp_path / "rack") as built:
+        system = assembled(built, roots, TLS, certificates)
+        proxy = system.pods[PROXIES[0]]
+        foreign = {**proxy.sources, "valkey-tls": {**certificates, "ca.crt": stranger.certificate}}
+        odd = built.add("valkey-proxy-foreign", proxy.root, proxy.pod, foreign)
+        system.start(*SERVERS, *SENTINELS, *PROXIES)
+        system.await_settled()
+        (before,) = system.masters()
+        odd.start()
+        assert system.ask("SET", "kept", "sealed") == "OK"
+        assert system.ask("WAIT", "2", "2000") == "2"
+        # It checks whom it asks, and takes no certificate of another authority.
+        until(lambda: odd.log.read_text().count("SSL handshake failure") >= 6, 20, odd.log.read_text)
+        assert system.master(odd.name) == ""
+        plainly = system.pods["client"].execute("timeout", "5", "valkey-cli", "-h", proxy.address, "PING")
+        assert plainly.stdout.strip() != "PONG"
+        assert "NOAUTH" not in plainly.stdout
+        system.kill(before)
+        until(lambda: system.ask("GET", "kept") == "sealed", FAILOVER_SECONDS, system.account)
+        system.start(before)
+        system.await_settled()
+
+
+@pytest.mark.parametrize("over", [{}, TLS, {"proxy": {"holdSeconds": 0}}], ids=["plain", "tls", "no-hold"])
+def test_haproxy_takes_its_configuration_without_a_warning(
+    roots: dict[str, Path], tmp_path: Path, over: dict[str, Any]
+) -> None:
+    authority = new_authority("site")
+    tmp_path.chmod(0o755)
+    with rack(tmp_path / "rack") as built:
+        system = assembled(built, roots, over, {"ca.crt": authority.certificate} if over == TLS else None)
+        proxy = system.pods[PROXIES[0]]
+        # The script as it is, with a check of both files in place of its last line.
+        check = "s/^exec haproxy -db/haproxy -c -dW -V/"
+        steps = f"sed '{check}' /usr/local/etc/haproxy/proxy.sh > /run/haproxy/check.sh; . /run/haproxy/check.sh"
+        checked = proxy.execute("/bin/sh", "-c", steps)
+        assert checked.returncode == 0, checked.stdout
+        assert "Configuration file is valid" in checked.stdout
+        assert "WARNING" not in checked.stdout
+
+
+def test_the_password_is_in_no_argument_and_in_no_environment(calm: System) -> None:
+    for name in (*SERVERS, *SENTINELS, *PROXIES):
+        pod = calm.pods[name]
+        assert "env" not in pod.container
+        assert PASSWORD not in str(pod.pod)
+        told = pod.execute("/bin/sh", "-c", "cat /secrets/auth/password").stdout
+        assert told == PASSWORD
+        assert pod.running is not None
+        seen = [proc for proc in descendants(pod.running.pid) for proc in (proc / "cmdline", proc / "environ")]
+        assert len(seen) >= 4
+        assert [str(path) for path in seen if PASSWORD.encode() in path.read_bytes()] == []
+
+
+def descendants(pid: int) -> list[Path]:
+    """The processes below `pid`, with itself."""
+    found = [Path(f"/proc/{pid}")]
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += descendants(int(child))
+    return found

@@ -44,6 +44,14 @@ def page_command() -> None:
     page.write_all()
 
 
+@cli.command("policies")
+def policies_command() -> None:
+    """Make the page of network policies from the charts; needs helm."""
+    from tests.matrix import policies
+
+    print(policies.write())
+
+
 @cli.command()
 @click.option("--shard", "which", default="1/1", help="Part i of n: i/n.")
 @click.option("--case", "only", multiple=True, help="Run this case, fresh or not.")

@@ -1,1 +1,346 @@
-"""The cases of docs/reference/edges.md; none yet."""
+"""The cases of docs/reference/edges.md: each rule of each edge is taken away alone, and a named step must fail then.
+
+What must fail is data beside the edge: `proof` in `files/edges.yaml` of its chart. A rule is taken away by letting it
+select no pod, so that nothing else of it changes; connections that stand are forgotten by the nodes, so that none
+outlives the rule that allowed it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mxinstall.cluster import Object
+from mxinstall.proof import STEPS
+from mxinstall.proof.matrix import Homeserver, MatrixError
+from mxinstall.proof.reach import context_of, is_ready
+from mxinstall.proof.steps import Disproved, scene_of
+from mxinstall.status import read_status
+
+from darksite import network_policy, pods
+from sitebundle.errors import MxError
+from tests.matrix.registry import Row, Wrong, case
+from tests.matrix.trial import People, Pod, Trial, first
+
+CHARTS = Path(__file__).parents[2] / "manifests/charts"
+EDGE = "mxbundle.io/edge"
+FAILS_WITHIN_SECONDS = 180.0
+PASSES_WITHIN_SECONDS = 240.0
+PATIENCE_SECONDS = 2.0
+"""How long a client tries again what failed: a proof that waits for better times would take minutes to fail."""
+NOBODY = {"matchLabels": {"mxbundle.io/taken-away": "true"}}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What shows that an edge is needed.
+
+    step: what must fail without it. cut: ports of further connections to forget, beside the rule's own. restart: one
+    pod of these labels (`NAMESPACE LABELS`) starts anew without the edge, since only a start needs it. without: another
+    edge, taken away beforehand, after which the step must still pass.
+    """
+
+    edge: str
+    chart: str
+    why: str
+    step: str
+    cut: tuple[int, ...] = ()
+    restart: str = ""
+    without: str = ""
+
+
+def declared() -> list[Proof]:
+    """Every edge with a proof, in the order of charts and files, each once."""
+    found: dict[str, Proof] = {}
+    for path in sorted(CHARTS.glob("*/files/edges.yaml")):
+        for entry in yaml.safe_load(path.read_text())["edges"]:
+            if "proof" in entry and entry["edge"] not in found:
+                proof = {**entry["proof"], "cut": tuple(entry["proof"].get("cut", ()))}
+                found[entry["edge"]] = Proof(entry["edge"], path.parts[-3], entry["for"], **proof)
+    return list(found.values())
+
+
+def _declare(proof: Proof) -> None:
+    covers = [f"manifests/charts/*/{part}" for part in ("files/edges.yaml", "templates/networkpolicies.yaml")]
+    covers += ["manifests/charts/*/templates/_edges.tpl", "manifests/values", "darksite/network_policy.py"]
+
+    @case("edges", proof.edge, f"`{proof.edge}`: {proof.why}", tuple(covers))
+    def act(trial: Trial) -> Row:
+        return _each_rule_alone(trial, proof)
+
+
+for _proof in declared():
+    _declare(_proof)
+
+
+def _each_rule_alone(trial: Trial, proof: Proof) -> Row:
+    rules = _rules(trial, proof.edge)
+    cut = sorted({*proof.cut, *(port for rule in rules for port in _ports(rule))})
+    row: Row = {"step": proof.step, "rules": [_name(rule) for rule in rules], "seconds": 0.0, "failed": {}}
+    with trial.people() as people, _without(trial, proof.without):
+        _impatient(people)
+        # The same disturbance with every rule in its place: what fails later than this fails for want of the rule.
+        row["mends"] = mends = _disturbed(trial, people, proof, cut, row)
+        for rule in rules:
+            with _taken_away(trial, rule):
+                _forget_connections(trial, cut)
+                _restart(trial, proof.restart)
+                began = time.monotonic()
+                time.sleep(mends + 2.0)
+                row["failed"][_name(rule)] = _must_fail(trial, people, proof, rule, row)
+                row["seconds"] = max(row["seconds"], round(time.monotonic() - began, 1))
+            _must_pass(trial, people, proof.step, row, f"after {_name(rule)} was put back")
+    return row
+
+
+def _disturbed(trial: Trial, people: People, proof: Proof, cut: list[int], row: Row) -> float:
+    """Seconds after which the step passes when its connections were forgotten and its pod was started anew."""
+    _must_pass(trial, people, proof.step, row, "before anything was done")
+    _forget_connections(trial, cut)
+    _restart(trial, proof.restart)
+    began = time.monotonic()
+    _must_pass(trial, people, proof.step, row, "after its connections were forgotten")
+    return round(time.monotonic() - began, 1)
+
+
+def _rules(trial: Trial, edge: str) -> list[Object]:
+    """The policies of an edge, each one end of it. Raises Wrong: an edge that is not there cannot be taken away."""
+    found = [
+        policy
+        for policy in trial.cluster.list("networking.k8s.io/v1", "NetworkPolicy")
+        if (policy["metadata"].get("annotations") or {}).get(EDGE) == edge
+    ]
+    if not found:
+        raise Wrong(f"the installed system has no policy of edge {edge}")
+    return sorted(found, key=_name)
+
+
+def _name(policy: Object) -> str:
+    return f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+
+
+def _ports(rule: Object) -> list[int]:
+    spec = rule["spec"]
+    return sorted(
+        {int(p["port"]) for part in ("ingress", "egress") for one in spec.get(part, ()) for p in one["ports"]}
+    )
+
+
+@contextmanager
+def _taken_away(trial: Trial, rule: Object) -> Iterator[None]:
+    """The policy selects no pod for the length of the block."""
+    _select(trial, rule, NOBODY)
+    try:
+        yield
+    finally:
+        _select(trial, rule, rule["spec"]["podSelector"])
+
+
+@contextmanager
+def _without(trial: Trial, edge: str) -> Iterator[None]:
+    """All rules of another edge are taken away for the length of the block."""
+    if not edge:
+        yield
+        return
+    rules = _rules(trial, edge)
+    for rule in rules:
+        _select(trial, rule, NOBODY)
+    try:
+        _forget_connections(trial, sorted({port for rule in rules for port in _ports(rule)}))
+        yield
+    finally:
+        for rule in rules:
+            _select(trial, rule, rule["spec"]["podSelector"])
+
+
+def _select(trial: Trial, rule: Object, selector: Any) -> None:
+    meta = rule["metadata"]
+    change = [{"op": "replace", "path": "/spec/podSelector", "value": selector}]
+    trial.cluster.patch("networking.k8s.io/v1", "NetworkPolicy", meta["name"], change, meta["namespace"], type="json")
+
+
+def _forget_connections(trial: Trial, ports: Sequence[int]) -> None:
+    """Let every node forget the TCP connections to these ports, once the rules of now are in force."""
+    time.sleep(1.5)
+    for node in trial.site.nodes:
+        for port in ports:
+            # By the port that answers: a connection to a service was opened to another one.
+            forget = ["conntrack", "-D", "-p", "tcp", "--reply-port-src", str(port)]
+            subprocess.run(
+                ["nsenter", f"--net={node.namespace_path}", "--", *forget], capture_output=True, check=False, timeout=30
+            )
+
+
+def _restart(trial: Trial, labels: str) -> None:
+    if labels:
+        namespace, _, selected = labels.partition(" ")
+        found = [pod for pod in trial.pods(namespace, selected) if is_ready(pod)]
+        trial.kill_pod(first(found, f"ready pod with {labels}"))
+        time.sleep(3.0)
+
+
+def _must_fail(trial: Trial, people: People, proof: Proof, rule: Object, row: Row) -> str:
+    deadline = time.monotonic() + FAILS_WITHIN_SECONDS
+    while True:
+        fault = _try(trial, people, proof.step)
+        if fault and (again := _try(trial, people, proof.step)):
+            return again[:300]
+        if time.monotonic() > deadline:
+            raise Wrong(f"{proof.step} passes without {_name(rule)}, for {FAILS_WITHIN_SECONDS:.0f} s", row)
+        time.sleep(0.5)
+
+
+def _must_pass(trial: Trial, people: People, step: str, row: Row, when: str) -> None:
+    deadline = time.monotonic() + PASSES_WITHIN_SECONDS
+    while fault := _try(trial, people, step):
+        if time.monotonic() > deadline:
+            raise Wrong(f"{step} does not pass {when}: {fault}", row)
+        time.sleep(1.0)
+
+
+def _try(trial: Trial, people: People, step: str) -> str:
+    """What went wrong in a step of the proof, of `status`, or of an admission; empty when nothing did."""
+    try:
+        _STEPS_OF_OURS.get(step.partition(" ")[0], _proof_step)(trial, people, step)
+    except (Disproved, MatrixError) as fault:
+        return str(fault) or type(fault).__name__
+    except MxError as error:
+        return f"{error.id}: {error.message}"
+    return ""
+
+
+def _proof_step(trial: Trial, people: People, step: str) -> None:
+    """A declared step of the proof, by the two users of the case."""
+    STEPS[step].act(people.scene)
+
+
+def _register(trial: Trial, _people: People, _step: str) -> None:
+    """The proof's step `register`: it makes users of its own, whom nobody knows before."""
+    scene = scene_of(context_of(trial.cluster, trial.answers))
+    STEPS["register"].act(scene)
+    for account in scene.accounts.values():
+        scene.server.login(account).deactivate()
+
+
+def _status(trial: Trial, _people: People, step: str) -> None:
+    """`status RELEASE`: as `mxinstall status` says it, the release is ready and none of its pods is in trouble."""
+    release = step.partition(" ")[2]
+    status = read_status(trial.cluster)
+    (found,) = (one for one in status.releases if one.name == release)
+    troubles = [
+        f"{pod.namespace}/{pod.name}: {pod.trouble}"
+        for pod in status.pods
+        if pod.trouble and pod.namespace == found.namespace
+    ]
+    if found.obstacles or troubles:
+        raise Disproved("; ".join([*found.obstacles, *troubles]))
+
+
+def _accepts(trial: Trial, _people: People, _step: str) -> None:
+    """`accepts postgres`: as the installer asks an operator whether it is ready, a Cluster is offered for a dry run."""
+    path = "/apis/postgresql.cnpg.io/v1/namespaces/matrix-data/clusters/postgres"
+    status, body = trial.cluster.request(
+        "PATCH",
+        path,
+        body={"spec": {"description": "PostgreSQL of Synapse, dry run"}},
+        query={"dryRun": "All"},
+        content_type="application/merge-patch+json",
+    )
+    if status != 200:
+        raise Disproved(json.loads(body).get("message", str(status)))
+
+
+_STEPS_OF_OURS: dict[str, Callable[[Trial, People, str], None]] = {
+    "register": _register,
+    "status": _status,
+    "accepts": _accepts,
+}
+
+
+class Impatient(Homeserver):
+    """A homeserver whose client soon gives up."""
+
+    def call(self, *arguments: Any, **options: Any) -> bytes:
+        return super().call(*arguments, **{"timeout_seconds": 15.0, **options, "patience_seconds": PATIENCE_SECONDS})
+
+
+def _impatient(people: People) -> None:
+    server = people.scene.server
+    quick = Impatient(server.base_url, people.scene.context.ca)
+    people.scene.server = quick
+    for device in people.scene.devices.values():
+        device.server = quick
+
+
+# --- what is not listed ---------------------------------------------------------------------------------------
+
+MAIN = "app.kubernetes.io/name=synapse,app.kubernetes.io/component=main"
+READER = "matrix app.kubernetes.io/name=synapse,app.kubernetes.io/component=client-reader"
+INSTANCE = "cnpg.io/podRole=instance"
+UNLISTED: tuple[tuple[str, str, str, int], ...] = (
+    (READER, "matrix-data", INSTANCE, 8000),
+    (READER, "matrix", MAIN, 8008),
+    ("matrix app.kubernetes.io/component=routing", "matrix-data", INSTANCE, 5432),
+    ("matrix-data cnpg.io/podRole=instance", "matrix", MAIN, 8008),
+    ("cnpg-system app.kubernetes.io/name=cloudnative-pg", "matrix-data", INSTANCE, 5432),
+)
+"""Connections that no edge allows: from (NAMESPACE LABELS), to (namespace, labels), port."""
+LISTED = (READER, "matrix", MAIN, 9093)
+
+
+@case(
+    "edges",
+    "unlisted",
+    "what no edge lists is blocked, and open where nothing is enforced",
+    ("manifests/charts", "manifests/values", "darksite/network_policy.py"),
+)
+def unlisted(trial: Trial) -> Row:
+    """Real packets from inside the pods' networks; with enforcement off the same ones arrive."""
+    row: Row = {"step": "connect from the pod", "seconds": 0.0}
+    began = time.monotonic()
+    row["blocked"] = _connect_all(trial)
+    if wrong := [what for what, said in row["blocked"].items() if said == "answered"]:
+        raise Wrong(f"not blocked: {', '.join(wrong)}", row)
+    if (said := _connect(trial, *LISTED)) != "answered":
+        raise Wrong(f"a listed edge is blocked: {said}", row)
+    try:
+        _enforce(trial, False)
+        row["open"] = _connect_all(trial)
+    finally:
+        _enforce(trial, True)
+    if wrong := [what for what, said in row["open"].items() if said != "answered"]:
+        raise Wrong(f"not open without enforcement, so that blocked means nothing: {', '.join(wrong)}", row)
+    deadline = time.monotonic() + 60.0
+    while "answered" in _connect_all(trial).values():
+        if time.monotonic() > deadline:
+            raise Wrong("still open after enforcement was turned on again", row)
+        time.sleep(1.0)
+    row["seconds"] = round(time.monotonic() - began, 1)
+    return row
+
+
+def _enforce(trial: Trial, wanted: bool) -> None:
+    network_policy.decide(trial.site, wanted)
+    for node in trial.site.nodes:
+        network_policy.settle(trial.site, node)
+
+
+def _connect_all(trial: Trial) -> dict[str, str]:
+    return {f"{one[0]} -> {one[1]} {one[2]}:{one[3]}": _connect(trial, *one) for one in UNLISTED}
+
+
+def _connect(trial: Trial, source: str, namespace: str, labels: str, port: int) -> str:
+    asking, target = _pod(trial, *source.split(" ", 1)), _pod(trial, namespace, labels)
+    network = pods.network_of_object(trial.site, asking)
+    return network.connect(str(target["status"]["podIP"]), port)
+
+
+def _pod(trial: Trial, namespace: str, labels: str) -> Pod:
+    return first([pod for pod in trial.pods(namespace, labels) if is_ready(pod)], f"ready pod {namespace} {labels}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,9 @@ from mxbundle.lock.charts import PackedChart, pack_chart
 from mxbundle.lock.materials import Materials, PublishedFile
 from shipped_stack import MANIFESTS
 
-from darksite import binaries
+from darksite import binaries, upstream
 from sitebundle.helm import Helm
 
-PUBLISHED: Mapping[str, Callable[[], Path]] = {"cnpg": binaries.cnpg_release_manifest}
-"""Release -> its published manifest file."""
 _STEP = re.compile(r'\["([^"]+)"\]|\[(\d+)\]|([^.\[\]]+)')
 
 
@@ -44,8 +42,8 @@ def materials(manifests: Path = MANIFESTS) -> Materials:
             content = pack_chart(folder)
             charts[release.name] = PackedChart(release.name, about["name"], about["version"], release.chart, content)
         else:
-            content = PUBLISHED[release.name]().read_bytes()
-            files[release.name] = PublishedFile(release.name, str(release.manifest), content)
+            url = str(release.manifest)
+            files[release.name] = PublishedFile(release.name, url, upstream.published()[url].read_bytes())
     return Materials(charts, files)
 
 

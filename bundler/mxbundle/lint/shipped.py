@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from mxbundle.derive.recipe import read_recipes
 from mxbundle.lint.given import Text, read_objects
 from mxbundle.lint.subject import Definition, Item, Nodes, Renders, Subject, read_nodes
 from mxbundle.lock.charts import PackedChart
@@ -65,10 +66,11 @@ class Declared:
     def read(cls, manifests: Path) -> Declared:
         """Read the stack, its operands and contracts, and the made-up site with a pull secret. Raises StackInvalid."""
         stack = read_stack(manifests / "stack.yaml")
+        bases = {recipe.reference: recipe.base for recipe in read_recipes(manifests / "derived")}
         return cls(
             stack=stack,
             operands=read_operands(manifests / "operands"),
-            contracts=Contracts.read(stack, manifests / "images"),
+            contracts=Contracts.read(stack, manifests / "images", bases),
             site=_site(manifests),
         )
 

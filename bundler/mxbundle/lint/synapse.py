@@ -51,10 +51,14 @@ class ConfigFile:
 
 @dataclass(frozen=True)
 class Process:
-    """One type of process: its workload, and its files in the order in which they win."""
+    """One type of process: its workload, and its files in the order in which they win.
+
+    missing: files that it names below the mount of a ConfigMap that does not have them.
+    """
 
     workload: Workload
     files: tuple[ConfigFile, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def main(self) -> bool:
@@ -96,7 +100,7 @@ class Process:
 def processes(subject: Subject) -> list[Process]:
     """Every Synapse process that the subject deploys, in its order."""
     return [
-        Process(workload, tuple(_files(subject, workload)))
+        _process(subject, workload)
         for workload in subject.workloads
         if workload.pod is not None and workload.lasting and _starts_synapse(workload.pod)
     ]
@@ -127,35 +131,40 @@ def _starts_synapse(pod: Object) -> bool:
     )
 
 
-def _files(subject: Subject, workload: Workload) -> Iterator[ConfigFile]:
-    """Every YAML file that is named, the shared one first."""
-    pod = workload.pod or {}
-    named: dict[str, Object] = {}
-    for container, _ in containers(pod):
+def _process(subject: Subject, workload: Workload) -> Process:
+    """The process with every YAML file that it names, the shared one first."""
+    found: dict[str, ConfigFile] = {}
+    missing: list[str] = []
+    for container, _ in containers(workload.pod or {}):
         words = [*(container.get("command") or ()), *(container.get("args") or ())]
         words += [variable.get("value") for variable in container.get("env") or ()]
-        for word in words:
-            for path in _YAML_PATH.findall(str(word)):
-                named.setdefault(path, container)
-    found = [file for path, container in named.items() if (file := _mounted(subject, workload, container, path))]
-    yield from sorted(found, key=lambda file: "server_name" not in file.content)
+        for path in dict.fromkeys(path for word in words for path in _YAML_PATH.findall(str(word))):
+            places = list(_places(workload, container, path))
+            held = next((file for place in places if (file := _file(subject, workload, *place))), None)
+            if held is not None:
+                found.setdefault(path, held)
+            elif places:
+                missing.append(path)
+    files = sorted(found.values(), key=lambda file: "server_name" not in file.content)
+    return Process(workload, tuple(files), tuple(dict.fromkeys(missing)))
 
 
-def _mounted(subject: Subject, workload: Workload, container: Object, path: str) -> ConfigFile | None:
+def _places(workload: Workload, container: Object, path: str) -> Iterator[tuple[str, str]]:
+    """(ConfigMap, key) that a path of a container shows, by its mounts."""
     for mount in container.get("volumeMounts") or ():
         place = PurePosixPath(str(mount.get("mountPath")))
-        if not PurePosixPath(path).is_relative_to(place):
-            continue
-        inside = str(PurePosixPath(path).relative_to(place))
-        inside = str(mount.get("subPath") or "") if inside == "." else inside
-        for volume in (workload.pod or {}).get("volumes") or ():
-            if volume.get("name") == mount.get("name"):
-                for source, key in _keys(volume, inside):
-                    item = subject.find("ConfigMap", workload.namespace, source)
-                    text = (at(item.entry, "data") or {}).get(key) if item is not None else None
-                    if item is not None and isinstance(text, str):
-                        return _parsed(item, key, text)
-    return None
+        if PurePosixPath(path).is_relative_to(place):
+            inside = str(PurePosixPath(path).relative_to(place))
+            inside = str(mount.get("subPath") or "") if inside == "." else inside
+            for volume in (workload.pod or {}).get("volumes") or ():
+                if volume.get("name") == mount.get("name"):
+                    yield from _keys(volume, inside)
+
+
+def _file(subject: Subject, workload: Workload, source: str, key: str) -> ConfigFile | None:
+    item = subject.find("ConfigMap", workload.namespace, source)
+    text = (at(item.entry, "data") or {}).get(key) if item is not None else None
+    return _parsed(item, key, text) if item is not None and isinstance(text, str) else None
 
 
 def _keys(volume: Object, inside: str) -> Iterator[tuple[str, str]]:

@@ -14,17 +14,13 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/reference/seed-corrections.md"
 TECHNOLOGIES = 18
 LATER = (
-    "backups and restores",
     "calls",
     "monitoring",
-    "network policies that are run",
-    "scaling by site.yaml",
     "the clients",
     "the edge at MetalLB",
     "the object store",
     "the tests of lost nodes",
     "the tests of lost processes",
-    "Valkey in threes",
 )
 """Parts that are not built yet, as the page calls them."""
 

@@ -192,12 +192,12 @@ def _pooled(pooler: Item) -> int:
 
 def _pool(pooler: Item, demand: int) -> Iterator[Hit]:
     """In session mode a client holds a server connection: what is left of the pods must take all clients."""
-    instances = int(at(pooler.entry, "spec.instances") or 1)
-    least = math.ceil(demand / max(1, instances - 1))
+    left = max(1, int(at(pooler.entry, "spec.instances") or 1) - 1)
+    least = math.ceil(demand / left)
     for name in ("default_pool_size", "max_client_conn"):
         given = _parameter(pooler, name)
         if given < least:
-            seen = f"{given}; {demand} connections on {max(1, instances - 1)} pods (one lost) are {least} each"
+            seen = f"{given}; {demand} connections on the {left} that are left when one is lost are {least} each"
             yield hit(pooler.entry, f"spec.pgbouncer.parameters.{name}", seen)
 
 

@@ -27,7 +27,11 @@ _INSIDE = re.compile(r"(?:^|\.)(?:localhost|svc|cluster\.local|local|internal|in
 def urls(subject: Subject) -> Iterator[Hit]:
     """Every text of every object: URLs whose host is no name of the site, of the cluster, or a private address."""
     own = {str(value) for path, value in texts(dict(subject.site)) if path == "serverName" or path.startswith("hosts.")}
-    own |= {str(subject.site.get("registry", {}).get("pull", "")).partition(":")[0]} if subject.site else set()
+    own |= (
+        {str(subject.site.get("registry", {}).get("pull", "")).partition(":")[0]}
+        if subject.site
+        else set(_said(subject))
+    )
     for item in subject.items:
         for path, text in texts(item.entry):
             for match in _URL.finditer(text):
@@ -60,6 +64,13 @@ def synapse_defaults(subject: Subject) -> Iterator[Hit]:
         ):
             path = f"{file.path}.federation_domain_whitelist"
             yield hit(file.item.entry, path, "not given, and nothing serves federation: everybody is asked")
+
+
+def _said(subject: Subject) -> Iterator[str]:
+    """Where no site is known: the names that Synapse is told are its own."""
+    for file in shared(subject.synapse).values():
+        yield str(file.content.get("server_name"))
+        yield from (match[1] for match in _URL.finditer(str(file.content.get("public_baseurl"))))
 
 
 def is_inside(host: str, own: set[str]) -> bool:

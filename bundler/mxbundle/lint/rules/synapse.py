@@ -27,9 +27,11 @@ _NAMED = (
     todo="Mount the ConfigMap that holds the YAML files which the process's command or variables name.",
 )
 def configuration(subject: Subject) -> Iterator[Hit]:
-    """Each process has a shared file, a worker also one of its own with `worker_app`."""
+    """Each process has a shared file, a worker also one of its own with `worker_app`; what is named is there."""
     for process in subject.synapse:
         entry = process.workload.item.entry
+        for path in process.missing:
+            yield hit(entry, process.workload.path, f"{path} is in no ConfigMap that it mounts there")
         if not any("server_name" in file.content for file in process.files):
             yield hit(entry, process.workload.path, "no file with server_name is named and mounted from a ConfigMap")
         started = str([container.get("command") for container in (process.workload.pod or {}).get("containers") or ()])

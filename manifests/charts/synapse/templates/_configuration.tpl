@@ -108,6 +108,10 @@ redis:
   host: {{ .Values.redis.host | quote }}
   port: {{ .Values.redis.port }}
   password_path: /secrets/redis/password
+  {{- if .Values.redis.tls }}
+  use_tls: true
+  ca_file: /secrets/ca/ca.crt
+  {{- end }}
 {{- end }}
 
 {{/* One type's own configuration, without the pod's name and the password. Argument: (dict "root" $ "process" p) */}}
