@@ -194,14 +194,13 @@ def published() -> dict[str, Path]:
     return {
         f"{home}/cloudnative-pg/releases/download/{binaries.CNPG_VERSION}/{operator.name}": operator,
         f"{home}/plugin-barman-cloud/releases/download/{binaries.BARMAN_VERSION}/{plugin.name}": plugin,
+        **wheels.all_wheels(),
     }
 
 
 def _publish_files(site: Site) -> None:
     for address, content in published().items():
         fileserver.publish(_files(site), address.removeprefix("https://"), content)
-    for address, wheel in wheels.all_wheels().items():
-        fileserver.publish(_files(site), address.removeprefix("https://"), wheel)
 
 
 def _write_mirrors(site: Site, addresses: Addresses) -> None:

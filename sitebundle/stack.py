@@ -116,12 +116,14 @@ class Certificate(Value):
 
     `site`: dotted paths into site.yaml's spec (`hosts.matrix`) whose values are DNS names too; one that the site
     lacks is left out.
+    `chain`: tls.crt holds the CA's certificate too, for whoever takes the other side's tls.crt as what to trust.
     """
 
     common_name: str = Field(alias="commonName")
     dns: tuple[str, ...] = ()
     site: tuple[str, ...] = ()
     usages: tuple[Literal["server", "client"], ...] = ("server",)
+    chain: bool = False
 
 
 class SecretPlan(Value):

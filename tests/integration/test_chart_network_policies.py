@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from shipped_stack import MANIFESTS, rendered, stack
+from shipped_stack import MANIFESTS, named, rendered, stack
+
+from tests.matrix import policies as page
+from tests.matrix.policies import EVERYTHING
 
 CHARTS = [release.name for release in stack().releases if release.chart is not None]
 EDGE = "mxbundle.io/edge"
 FOUNDATION = "foundation"
-EVERYTHING: dict[str, dict[str, Any]] = {
-    "postgres": {"networkPolicies": {"monitoring": "monitoring"}},
-    "synapse": {
-        "networkPolicies": {
-            "monitoring": "monitoring",
-            "innerClients": [{"namespace": "matrix-rtc", "labels": {"app.kubernetes.io/name": "lk-jwt-service"}}],
-        },
-    },
-}
-"""Values that bring edges which the profiles do not have."""
 OUTSIDE = {
     "everybody",
     "dns",
@@ -63,7 +56,7 @@ def test_the_file_that_makes_policies_is_the_same_in_every_chart() -> None:
 
 @pytest.mark.parametrize("profile", stack().profiles)
 def test_every_policy_is_an_end_of_an_edge_or_closes_a_namespace(profile: str) -> None:
-    found = policies(profile, EVERYTHING)
+    found = policies(profile, EVERYTHING if profile == page.PROFILE else None)
     names = [(entry["metadata"]["namespace"], entry["metadata"]["name"]) for entry in found]
     assert len(set(names)) == len(names) > 20
     for entry in found:
@@ -85,7 +78,7 @@ def test_every_namespace_with_pods_of_the_stack_is_closed() -> None:
 @pytest.mark.parametrize("profile", stack().profiles)
 def test_an_edge_between_two_of_our_pods_has_both_ends_on_the_same_ports(profile: str) -> None:
     seen = 0
-    for name, ends in edges(policies(profile, EVERYTHING)).items():
+    for name, ends in edges(policies(profile, EVERYTHING if profile == page.PROFILE else None)).items():
         if "both" in ends:
             spec = ends["both"]["spec"]
             assert spec["ingress"][0]["ports"] == spec["egress"][0]["ports"], name
@@ -100,19 +93,52 @@ def test_an_edge_between_two_of_our_pods_has_both_ends_on_the_same_ports(profile
     assert seen > 8
 
 
-def test_no_rule_lets_through_without_naming_ports() -> None:
+def test_the_page_of_the_policy_matrix_is_what_the_charts_render_to() -> None:
+    """After a change: `python -m tests.matrix policies`."""
+    assert page.PAGE.read_text() == page.render()
+
+
+def test_an_edge_that_needs_a_value_is_there_only_with_it() -> None:
+    asked = {str(edge["edge"]): edge.get("when") for _, edge in page.edges()}
+    shipped = set(page.policies({"postgres": {"backup": {"endpoint": ""}, "pooler": {"enabled": False}}}))
+    needless = {name for name, when in asked.items() if when and not when.startswith("proxy.")}
+    assert shipped - {""} == set(asked) - needless
+
+
+def test_no_rule_but_that_of_allowed_addresses_lets_through_without_naming_ports() -> None:
     for entry in policies(over=EVERYTHING):
+        if entry["metadata"]["name"] == "synapse-to-allowed-addresses-out":
+            continue
         for rule in (*entry["spec"].get("ingress", ()), *entry["spec"].get("egress", ())):
             assert rule["ports"], entry["metadata"]["name"]
 
 
-def test_only_the_edge_takes_anybody_in_and_nobody_reaches_any_address() -> None:
+def test_only_the_edge_takes_anybody_in_and_only_a_store_with_a_name_may_be_at_any_address() -> None:
+    """A name in a URL is nothing that a policy can say: then the store's addresses are to be given."""
+    at_any = set()
     for entry in policies():
         name = entry["metadata"]["name"]
         for rule in entry["spec"].get("ingress", ()):
             assert ("from" in rule) == (name != "synapse-clients-to-routing-in"), name
         for rule in entry["spec"].get("egress", ()):
-            assert not any(peer.get("ipBlock", {}).get("cidr", "").endswith("/0") for peer in rule["to"]), name
+            at_any |= (
+                {name} if any(peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0" for peer in rule["to"]) else set()
+            )
+    assert at_any == {"postgres-to-backup-store-out"}
+
+
+def test_a_store_is_allowed_at_the_address_and_port_of_its_url_or_at_the_addresses_given() -> None:
+    def rule(endpoint: str, *addresses: str) -> dict[str, Any]:
+        backup = {"endpoint": endpoint, "bucket": "backups", "secret": "backup-s3"}
+        over = {"backup": backup, "networkPolicies": {"backupStore": {"addresses": list(addresses)}}}
+        policy = named(rendered("postgres", "demo", over), "NetworkPolicy", "postgres-to-backup-store-out")
+        (found,) = policy["spec"]["egress"]
+        return {"ports": [port["port"] for port in found["ports"]], "to": [p["ipBlock"]["cidr"] for p in found["to"]]}
+
+    assert rule("http://10.0.0.30:9000") == {"ports": [9000], "to": ["10.0.0.30/32"]}
+    assert rule("http://10.0.0.30") == {"ports": [80], "to": ["10.0.0.30/32"]}
+    assert rule("https://store.example.site") == {"ports": [443], "to": ["0.0.0.0/0", "::/0"]}
+    assert rule("https://store.example.site", "10.0.0.0/28") == {"ports": [443], "to": ["10.0.0.0/28"]}
 
 
 @pytest.mark.parametrize("release", CHARTS)

@@ -143,8 +143,9 @@ def test_the_stack_locks_and_every_digest_is_the_one_the_registry_has(workplace:
         for descriptor in (platform.config, *platform.layers):
             assert sizes[descriptor.digest] == descriptor.size
         assert (sizes[platform.digest], sizes[image.digest]) == (platform.size, image.size)
-    assert {chart.release for chart in lock.charts} == {"postgres", "valkey", "synapse"}
-    assert [file.release for file in lock.files] == ["cnpg"]
+    releases = read_stack(workplace.manifests / "stack.yaml").releases
+    assert {chart.release for chart in lock.charts} == {release.name for release in releases if release.chart}
+    assert {file.release for file in lock.files} == {release.name for release in releases if release.manifest}
     assert "clusters.postgresql.cnpg.io" in {crd.name for crd in lock.crds}
     assert [(tool.name, tool.size) for tool in lock.tools] == [("tool", 10)]
     assert f"{len(lock.images)} images" in done.stdout
@@ -215,8 +216,8 @@ def test_all_unresolvable_images_are_named_with_who_needs_them_and_nothing_is_wr
     for text in (
         "valkey/valkey:no-such-tag",
         "library/haproxie:1",
-        "Deployment/matrix-data/valkey",
-        "Deployment/matrix/",
+        "needed by valkey StatefulSet/matrix-data/valkey",
+        "needed by valkey Deployment/matrix-data/valkey-proxy",
     ):
         assert text in done.stderr
     assert not workplace.lockfile.exists()
@@ -228,7 +229,8 @@ def test_one_unresolvable_image_is_one_error_with_its_field(workplace: Workplace
     assert done.returncode == 33
     error = json.loads(done.stdout.splitlines()[-1])
     assert error["error"] == "image-unresolvable"
-    assert "valkey Deployment/matrix-data/valkey spec.template.spec.containers[0].image" in error["fields"]["needed_by"]
+    assert "valkey StatefulSet/matrix-data/valkey" in error["fields"]["needed_by"]
+    assert "spec.template.spec.containers[0].image" in error["fields"]["needed_by"]
     assert not workplace.lockfile.exists()
 
 

@@ -43,8 +43,9 @@ class Proof:
     """What shows that an edge is needed.
 
     step: what must fail without it. cut: ports of further connections to forget, beside the rule's own. restart: one
-    pod of these labels (`NAMESPACE LABELS`) starts anew without the edge, since only a start needs it. without: another
-    edge, taken away beforehand, after which the step must still pass.
+    pod of these labels (`NAMESPACE LABELS`, or `valkey-master`) starts anew without the edge, since only a start needs
+    it. without: another edge, taken away beforehand, after which the step must still pass. namespaces: only the edge's
+    rules in these; empty for all.
     """
 
     edge: str
@@ -54,6 +55,7 @@ class Proof:
     cut: tuple[int, ...] = ()
     restart: str = ""
     without: str = ""
+    namespaces: tuple[str, ...] = ()
 
 
 def declared() -> list[Proof]:
@@ -62,7 +64,9 @@ def declared() -> list[Proof]:
     for path in sorted(CHARTS.glob("*/files/edges.yaml")):
         for entry in yaml.safe_load(path.read_text())["edges"]:
             if "proof" in entry and entry["edge"] not in found:
-                proof = {**entry["proof"], "cut": tuple(entry["proof"].get("cut", ()))}
+                proof = {
+                    key: tuple(value) if isinstance(value, list) else value for key, value in entry["proof"].items()
+                }
                 found[entry["edge"]] = Proof(entry["edge"], path.parts[-3], entry["for"], **proof)
     return list(found.values())
 
@@ -81,7 +85,7 @@ for _proof in declared():
 
 
 def _each_rule_alone(trial: Trial, proof: Proof) -> Row:
-    rules = _rules(trial, proof.edge)
+    rules = _rules(trial, proof.edge, proof.namespaces)
     cut = sorted({*proof.cut, *(port for rule in rules for port in _ports(rule))})
     row: Row = {"step": proof.step, "rules": [_name(rule) for rule in rules], "seconds": 0.0, "failed": {}}
     with trial.people() as people, _without(trial, proof.without):
@@ -110,12 +114,13 @@ def _disturbed(trial: Trial, people: People, proof: Proof, cut: list[int], row: 
     return round(time.monotonic() - began, 1)
 
 
-def _rules(trial: Trial, edge: str) -> list[Object]:
+def _rules(trial: Trial, edge: str, namespaces: Sequence[str] = ()) -> list[Object]:
     """The policies of an edge, each one end of it. Raises Wrong: an edge that is not there cannot be taken away."""
     found = [
         policy
         for policy in trial.cluster.list("networking.k8s.io/v1", "NetworkPolicy")
         if (policy["metadata"].get("annotations") or {}).get(EDGE) == edge
+        and (not namespaces or policy["metadata"]["namespace"] in namespaces)
     ]
     if not found:
         raise Wrong(f"the installed system has no policy of edge {edge}")
@@ -179,11 +184,19 @@ def _forget_connections(trial: Trial, ports: Sequence[int]) -> None:
 
 
 def _restart(trial: Trial, labels: str) -> None:
-    if labels:
+    if labels == "valkey-master":
+        where = ["exec", "-n", "matrix-data", "valkey-server-0", "--", "sh", "/etc/valkey/master.sh"]
+        trial.kill_pod(_named(trial, "matrix-data", trial.operator("kubectl", *where).stdout.strip()))
+    elif labels:
         namespace, _, selected = labels.partition(" ")
         found = [pod for pod in trial.pods(namespace, selected) if is_ready(pod)]
         trial.kill_pod(first(found, f"ready pod with {labels}"))
+    if labels:
         time.sleep(3.0)
+
+
+def _named(trial: Trial, namespace: str, name: str) -> Pod:
+    return first([pod for pod in trial.pods(namespace) if pod["metadata"]["name"] == name], f"pod {namespace}/{name}")
 
 
 def _must_fail(trial: Trial, people: People, proof: Proof, rule: Object, row: Row) -> str:
@@ -273,7 +286,7 @@ class Impatient(Homeserver):
 
 def _impatient(people: People) -> None:
     server = people.scene.server
-    quick = Impatient(server.base_url, people.scene.context.ca)
+    quick = Impatient(server.base_url, people.scene.context.ca, people.scene.context.address)
     people.scene.server = quick
     for device in people.scene.devices.values():
         device.server = quick

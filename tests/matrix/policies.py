@@ -18,8 +18,16 @@ PAGE = rows.FOLDER / "network-policies.md"
 EDGE = "mxbundle.io/edge"
 PROFILE = "demo"
 EVERYTHING: dict[str, dict[str, Any]] = {
-    "postgres": {"networkPolicies": {"monitoring": "monitoring"}},
+    "postgres": {
+        "backup": {"endpoint": "https://backup.example.site", "bucket": "backups", "secret": "backup-s3"},
+        "recovery": {"source": "postgres"},
+        "name": "postgres-restored",
+        "networkPolicies": {"monitoring": "monitoring"},
+    },
     "synapse": {
+        "federation": {"enabled": True, "allow": ["*"]},
+        "media": {"s3": {"endpoint": "http://10.0.0.30:9000", "bucket": "media", "secret": "media-s3"}},
+        "allowedAddresses": ["10.20.0.0/16"],
         "networkPolicies": {
             "monitoring": "monitoring",
             "innerClients": [{"namespace": "matrix-rtc", "labels": {"app.kubernetes.io/name": "lk-jwt-service"}}],
@@ -32,9 +40,9 @@ HEADING = """<!-- made by `python -m tests.matrix policies` from the rendered ch
 # Network policies: who may speak to whom
 
 In the namespaces {closed} nothing goes in or out but what this page lists. Each edge is one NetworkPolicy per end:
-`-out` where it leaves, `-in` where it arrives, `-both` where the same pods are at both ends. Taking away one of them cuts
-the edge; [edges.md](edges.md) shows for each what fails then. They are data in `files/edges.yaml` of each chart, and every
-chart has the switch `networkPolicies.enabled`.
+`-out` where it leaves, `-in` where it arrives, `-both` where the same pods are at both ends. Taking away one of them
+cuts the edge; [edges.md](edges.md) shows for each what fails then. They are data in `files/edges.yaml` of each chart,
+and every chart has the switch `networkPolicies.enabled`.
 
 - *api-server* is what `spec.network.apiServer` of [site.yaml](site-yaml.md) names, and any address where it names
   nothing. The installer and its proof ask pods through the API server's proxy, so it stands on both sides of edges.
@@ -83,7 +91,8 @@ def render() -> str:
         if not rules:
             raise ValueError(f"edge {name} has no rule in any chart, whatever the values")
         shown = [f"`{rule['metadata']['namespace']}/{rule['metadata']['name']}`" for rule in rules]
-        columns = [f"`{name}`", edge["from"], edge["to"], _ports(rules[0]), edge["for"], edge.get("when", "")]
+        proof = edge.get("proof", {}).get("step", "not shown: the demo does not use it")
+        columns = [f"`{name}`", edge["from"], edge["to"], _ports(rules[0]), edge["for"], edge.get("when", ""), proof]
         lines.append("| " + " | ".join([*map(str, columns), " ".join(shown)]) + " |")
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
-"""The database behind a pooler, backed up outside the cluster, comes back to a moment (docs/guide/restore.md).
+"""The database goes through a pooler, is backed up outside the cluster, and comes back to a moment.
 
-One rehearsal, in the order of that page, by the operator's own commands; each test looks at one thing that it left.
+As docs/guide/restore.md says it: one rehearsal in its order, by the operator's own commands. Each test looks at one
+thing that it left.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A program for the operator's host: every example of docs/reference/routing.md, asked of the installed system's edge.
 
 By TLS, as a user whom it makes and ends; each request carries a marker of its own in its query. It prints JSON:
-`[{"marker", "status"}]` in the order of the page. Who answered is not its business.
+`[{"marker", "status", "errcode"}]` in the order of the page. Who answered is not its business.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ BODIES = {
     "/_matrix/client/v3/user_directory/search": {"search_term": "a"},
     "/_matrix/client/v3/createRoom": {"preset": "private_chat"},
     "/_matrix/client/v3/register": {"auth": {}},
+    "/_matrix/client/v3/rooms/ROOM/typing/USER": {"typing": False},
 }
 
 
@@ -46,20 +47,21 @@ def main() -> None:
     told = []
     for number, example in enumerate(examples()):
         marker = f"mxroute{number}x{secrets.token_hex(4)}"
-        told.append({"marker": marker, "status": ask(server, session, example.with_values(values), example, marker)})
+        status, code = ask(server, session, example.with_values(values), example, marker)
+        told.append({"marker": marker, "status": status, "errcode": code})
     session.deactivate()
     json.dump(told, sys.stdout)
 
 
-def ask(server: Homeserver, session: Session, path: str, example: Example, marker: str) -> int:
-    """One request with its marker, tried once; the status of the answer."""
+def ask(server: Homeserver, session: Session, path: str, example: Example, marker: str) -> tuple[int, str]:
+    """One request with its marker, tried once; the status of the answer, and Matrix's code of an error."""
     marked = f"{path}{'&' if '?' in path else '?'}{marker}=1"
-    body = None if example.method == "GET" else BODIES.get(path, {})
+    body = None if example.method == "GET" else BODIES.get(example.path, {})
     try:
         server.call(example.method, marked, body, token=session.token, patience_seconds=0, timeout_seconds=60)
     except MatrixRefused as refused:
-        return refused.status
-    return 200
+        return refused.status, refused.code
+    return 200, ""
 
 
 if __name__ == "__main__":

@@ -286,12 +286,18 @@ class Choreography:
 
 
 def in_waves(workloads: Iterable[Object]) -> list[list[Object]]:
-    """Live workloads by their wave, lowest first; those without one come first."""
+    """Live workloads by their wave, lowest first. Before them those without one, each by itself: the servers, the
+    sentinels and the proxies of one database must not lose a member each at the same time.
+    """
     waves: dict[int, list[Object]] = {}
+    alone: list[list[Object]] = []
     for live in workloads:
         wave = _wave(live)
-        waves.setdefault(-1 if wave is None else wave, []).append(live)
-    return [waves[wave] for wave in sorted(waves)]
+        if wave is None:
+            alone.append([live])
+        else:
+            waves.setdefault(wave, []).append(live)
+    return alone + [waves[wave] for wave in sorted(waves)]
 
 
 def _bound_together(cluster: Cluster, objects: Sequence[Object], known: ReleaseRecord | None) -> list[Object]:

@@ -200,7 +200,8 @@ def fresh_values(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
     if plan.certificate:
         wanted = plan.certificate
         pair = issue(authority, wanted.common_name, wanted.dns, wanted.usages)
-        texts = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
+        shown = pair.certificate + (authority.certificate if wanted.chain else "")
+        texts = {"tls.crt": shown, "tls.key": pair.key, "ca.crt": authority.certificate}
     elif plan.ca:
         texts = {"ca.crt": authority.certificate}
     else:

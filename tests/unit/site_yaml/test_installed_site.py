@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 from mxinstall.cluster import Cluster
-from mxinstall.deploy.journal import Account
+from mxinstall.deploy.journal import Account, Entry
 from mxinstall.deploy.names import document_secret
-from mxinstall.opening import check_same_server, installed_site
+from mxinstall.opening import check_kept, check_same_server, installed_site
 from mxinstall.site import Site
 from seedable import site_at
 
@@ -62,3 +62,16 @@ def test_another_server_name_is_refused_and_anything_else_may_change() -> None:
     check_same_server(called("other.site"), None, Path("site.yaml"))
     with pytest.raises(SiteInvalid, match=r"other\.site, but this cluster's system is example\.site"):
         check_same_server(called("other.site"), installed, Path("site.yaml"))
+
+
+def test_a_kept_file_that_is_older_than_an_install_with_another_one_is_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "site.yaml"
+    kept.write_text("")
+    began = kept.stat().st_mtime
+    known = account(1, called("example.site").as_mapping())
+    known.entries = [Entry("seed", began + 60)]
+    with pytest.raises(SiteInvalid, match=r"older than the last install.*--site FILE"):
+        check_kept(kept, cast(Cluster, Journals(known)))
+    # Somebody edited it after that install.
+    known.entries = [Entry("seed", began - 60)]
+    check_kept(kept, cast(Cluster, Journals(known)))

@@ -1,0 +1,130 @@
+"""Synapse's processes on the running site are changed by site.yaml while two users write: nothing acknowledged is lost.
+
+The order itself is taken apart in test_rollout_order; here real processes, real messages and the real command.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from darksite.demo import operator_environment
+from darksite.site import Site
+
+ROOT = Path(__file__).parents[2]
+ACROSS = ("-m", "tests.support.across_change")
+MXINSTALL = str(Path(sys.executable).parent / "mxinstall")
+BUNDLE = ROOT / "build/stick/site.tar.zst"
+SIGNERS = ROOT / "build/site/allowed_signers"
+Report = dict[str, Any]
+
+pytestmark = pytest.mark.site
+
+
+@pytest.fixture(scope="module")
+def answers(demo: dict[str, Any]) -> dict[str, Any]:
+    """The site.yaml that the demo installed with."""
+    assert demo["failure"] == ""
+    kept = Path(operator_environment(Site.from_environment())["MXINSTALL_STATE"]) / "site-1/site.yaml"
+    found: dict[str, Any] = yaml.safe_load(kept.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def change(
+    answers: dict[str, Any], operator: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., list[str]]]:
+    """From overrides of `workers` and of Synapse's values to the arguments of a command; as it was at the end."""
+    folder = tmp_path_factory.mktemp("answers")
+
+    def written(workers: dict[str, Any], values: dict[str, Any] | None = None) -> list[str]:
+        spec = {**answers["spec"], "workers": workers, "values": {"synapse": values} if values else {}}
+        path = folder / f"{len(list(folder.iterdir()))}.yaml"
+        path.write_text(yaml.safe_dump({**answers, "spec": spec}))
+        return ["--bundle", str(BUNDLE), "--site", str(path), "--allowed-signers", str(SIGNERS)]
+
+    yield written
+    operator(MXINSTALL, *written({}), "--yes", "--no-proof")
+
+
+def install_under_load(operator: Callable[..., str], arguments: list[str], count: int) -> tuple[Report, Report]:
+    """Counts of the load, and what the installer said last."""
+    command = [MXINSTALL, *arguments, "--yes", "--no-proof", "--json"]
+    told: Report = json.loads(operator(sys.executable, *ACROSS, str(count), "4", "400", *command))
+    assert told["code"] == 0, (told["stderr"], told["stdout"][-2000:])
+    said = [json.loads(line) for line in told["stdout"].splitlines() if line.startswith("{")]
+    print(json.dumps({key: value for key, value in told.items() if key not in ("stdout", "stderr")}))
+    return told, said[-1]
+
+
+def sets(operator: Callable[..., str]) -> dict[str, int]:
+    """StatefulSet → ready pods."""
+    found = json.loads(operator("kubectl", "-n", "matrix", "get", "statefulsets", "-o", "json"))["items"]
+    return {one["metadata"]["name"]: one["status"].get("readyReplicas", 0) for one in found}
+
+
+def begun(operator: Callable[..., str]) -> dict[str, list[tuple[str, str]]]:
+    """Wave → creation times and names of Synapse's pods and those of the tier."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    waves = {}
+    for kind in ("statefulsets", "deployments"):
+        for one in json.loads(operator("kubectl", "-n", "matrix", "get", kind, "-o", "json"))["items"]:
+            waves[one["metadata"]["name"]] = one["metadata"]["annotations"]["mxbundle.io/wave"]
+    for pod in json.loads(operator("kubectl", "-n", "matrix", "get", "pods", "-o", "json"))["items"]:
+        name = pod["metadata"]["name"]
+        wave = next((wave for owner, wave in sorted(waves.items(), reverse=True) if name.startswith(f"{owner}-")), None)
+        if wave is not None:
+            found.setdefault(wave, []).append((pod["metadata"]["creationTimestamp"], name))
+    return found
+
+
+def test_a_change_of_all_processes_rolls_in_waves_and_loses_nothing(
+    change: Callable[..., list[str]], operator: Callable[..., str]
+) -> None:
+    arguments = change({}, {"cacheFactor": 0.3})
+    before = begun(operator)
+    plan = json.loads(operator(MXINSTALL, "plan", *arguments, "--json"))
+    rollout = next(release["rollout"] for release in plan["releases"] if release["name"] == "synapse")
+    assert rollout["stops"] == []
+    assert sorted(rollout["waves"])[:3] == ["0", "1", "2"]
+    assert begun(operator) == before
+    told, result = install_under_load(operator, arguments, 500)
+    assert result["outcome"] == "installed"
+    assert told["lost"] == 0
+    assert told["acknowledged"] == told["sent"] == 500
+    after = begun(operator)
+    newest = {wave: max(at for at, _ in pods) for wave, pods in after.items()}
+    oldest = {wave: min(at for at, _ in pods) for wave, pods in after.items()}
+    for earlier, later in (("0", "1"), ("1", "2")):
+        assert newest[earlier] <= oldest[later], after
+    assert not set(before["0"]) & set(after["0"])
+
+
+def test_a_writer_more_and_a_sender_less_stop_all_and_lose_nothing(
+    change: Callable[..., list[str]], operator: Callable[..., str]
+) -> None:
+    more = change({"event-persister": {"replicas": 3}})
+    plan = json.loads(operator(MXINSTALL, "plan", *more, "--json"))
+    assert "synapse-main" in next(
+        release["rollout"]["stops"] for release in plan["releases"] if release["name"] == "synapse"
+    )
+    told, result = install_under_load(operator, more, 600)
+    assert (result["outcome"], told["lost"]) == ("installed", 0)
+    assert told["acknowledged"] == told["sent"] == 600
+    assert min(told["before"], told["after"]) > 0
+    assert sets(operator)["synapse-event-persister"] == 3
+    again = json.loads(operator(MXINSTALL, *more, "--yes", "--no-proof", "--json").splitlines()[-1])
+    assert again["outcome"] == "nothing-to-do"
+    less = change({"event-persister": {"replicas": 3}, "pusher": {"replicas": 0}})
+    told, result = install_under_load(operator, less, 600)
+    assert (result["outcome"], told["lost"]) == ("installed", 0)
+    assert told["acknowledged"] == told["sent"] == 600
+    assert "synapse-pusher" not in sets(operator)
+    status = json.loads(operator(MXINSTALL, "status", "--json"))
+    assert (status["healthy"], status["degraded"], status["nodes"], status["away"]) == (True, [], [], [])
