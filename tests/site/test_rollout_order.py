@@ -17,11 +17,12 @@ import pytest
 from apiserver import ApiServer, breakable_api_server
 from claimed_pods import Claims, claimed_pods
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy import rollout
 from mxinstall.deploy.journal import read_account
 from mxinstall.deploy.rollout import HELD, STOPPED
 from waves_chart import NAMESPACE, RELEASE, deploy_parts, plan_of_parts, remove_parts
 
-from sitebundle.errors import NodeLost, ReleaseFailed, ReleaseNotReady, ReleaseTooLarge
+from sitebundle.errors import NodeLost, ProcessesDoNotStop, ReleaseFailed, ReleaseNotReady, ReleaseTooLarge
 
 CONTROLLERS = (
     "statefulset-controller",
@@ -221,16 +222,29 @@ def test_a_run_killed_while_all_is_stopped_is_finished_or_taken_back_by_the_next
 
 
 @pytest.mark.usefixtures("installed")
-def test_processes_start_as_before_when_nothing_of_the_change_could_be_applied(
-    operator: Cluster, tmp_path: Path
+def test_processes_start_as_before_when_one_of_them_does_not_stop(
+    operator: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ReleaseFailed, match="Refused"):
-        deploy_parts(operator, tmp_path, together="two", check="Refused")
+    monkeypatch.setattr(rollout, "_STOP_MARGIN_SECONDS", 1.0)
+    stays = {"metadata": {"finalizers": ["mxbundle.io/stays"]}}
+    operator.patch("v1", "Pod", "parts-writer-1", stays, NAMESPACE)
+    with pytest.raises(ProcessesDoNotStop, match="parts-writer-1"):
+        deploy_parts(operator, tmp_path, together="two")
+    operator.patch("v1", "Pod", "parts-writer-1", {"metadata": {"finalizers": None}}, NAMESPACE)
     eventually(lambda: len(pods(operator)) == 6)
     assert marks(operator) == []
     assert workload(operator, "StatefulSet", "parts-writer")["spec"]["replicas"] == 2
     deploy_parts(operator, tmp_path, together="two")
     assert plan_of_parts(operator, tmp_path, together="two").nothing_to_do
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_a_release_refuses_itself_stops_nothing(operator: Cluster, tmp_path: Path) -> None:
+    before = {pod["metadata"]["uid"] for pod in operator.list("v1", "Pod", NAMESPACE)}
+    with pytest.raises(ReleaseFailed, match=r"nothing was stopped.*Refused"):
+        deploy_parts(operator, tmp_path, together="two", check="Refused")
+    assert {pod["metadata"]["uid"] for pod in operator.list("v1", "Pod", NAMESPACE)} == before
+    assert marks(operator) == []
 
 
 @pytest.mark.usefixtures("installed")

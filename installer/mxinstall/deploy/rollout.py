@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.checks import run_checks
 from mxinstall.deploy.inventory import ReleaseRecord, deployed
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.nodes import lost_nodes
@@ -117,14 +118,16 @@ class Choreography:
     def around_apply(self) -> Iterator[None]:
         """Hold back or stop what must wait, let the block apply the release, then let go in order.
 
-        Raises NodeLost before any change, ProcessesDoNotStop, ReleaseNotReady. When nothing of the new set of processes
-        was applied, what was stopped is started again as it was.
+        Raises NodeLost, and ReleaseFailed for what the release's own checks refuse, before anything is stopped; then
+        ProcessesDoNotStop, ReleaseNotReady. When nothing of the new set of processes was applied, what was stopped is
+        started again as it was.
         """
         cluster, objects = self.cluster, self.expected.objects
         rollout = rollout_of(cluster, objects, self.known)
         stopped = self._stopped_so_far(rollout)
         try:
             if rollout.stops:
+                run_checks(cluster, self.expected.release, objects, self.stop)
                 self._stop(rollout.stops)
             self._keep_replicas()
             self._hold(rollout)
