@@ -36,6 +36,21 @@ BASE = Reference.parse(RECIPE.base)
 BASE_LAYER_BYTES = 4_000_000
 
 
+HOMESERVER = """\
+server_name: example.site
+report_stats: false
+database: {name: sqlite3, args: {database: ":memory:"}}
+media_store_path: /data/media
+signing_key_path: /data/signing.key
+media_storage_providers:
+  - module: s3_storage_provider.S3StorageProviderBackend
+    store_local: true
+    store_remote: true
+    store_synchronous: true
+    config: {bucket: media, endpoint_url: "https://objects.example.site", region_name: us-east-1}
+"""
+
+
 def contract() -> Contract:
     (found,) = (entry for entry in all_contracts() if entry.reference == RECIPE.base)
     return found
@@ -139,6 +154,29 @@ def test_what_the_recipe_promises_runs_in_the_image_as_its_user_with_the_root_re
         assert done.returncode == 0, done.stdout
         assert binary.prints in done.stdout
     assert [path for path in RECIPE.brings.files if not (bundled.root / path.lstrip("/")).is_file()] == []
+
+
+def test_synapse_takes_the_provider_as_its_media_store(bundled: Bundled, tmp_path: Path) -> None:
+    process = contract().process
+    (tmp_path / "media").mkdir()
+    (tmp_path / "homeserver.yaml").write_text(HOMESERVER)
+    (tmp_path / "signing.key").write_text("ed25519 a_test " + "A" * 43 + "\n")
+    for path in (tmp_path, tmp_path / "media"):
+        os.chown(path, process.uid, process.gid)
+    question = (
+        "from synapse.config.homeserver import HomeServerConfig;"
+        " loaded = HomeServerConfig.load_config('test', ['-c', '/data/homeserver.yaml']);"
+        " [(backend, config, wrapper)] = loaded.media.media_storage_providers;"
+        " print(backend.__module__, config['bucket'], wrapper.store_synchronous)"
+    )
+    done = inside(
+        bundled.root,
+        ["/usr/local/bin/python3", "-c", question],
+        user=(process.uid, process.gid),
+        writable={"/data": tmp_path},
+        tmpfs=["/tmp"],
+    )
+    assert done.stdout.splitlines()[-1] == "s3_storage_provider media True", done.stdout
 
 
 def test_the_base_alone_has_nothing_of_it(bundled: Bundled) -> None:

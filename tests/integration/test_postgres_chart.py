@@ -284,7 +284,7 @@ def test_the_certificates_are_valid_for_the_names_of_a_recovered_cluster() -> No
 
 
 def test_keys_that_were_handed_out_are_emptied_before_synapse_starts_and_the_install_waits_for_it() -> None:
-    job = named(rendered("postgres", "demo", RECOVERY), "Job", "postgres-restored-after-recovery")
+    (job,) = (entry for entry in rendered("postgres", "demo", RECOVERY) if entry["kind"] == "Job")
     ((pod, _),) = pod_specs(job)
     ((container, _),) = containers(pod)
     script = container["command"][-1]
@@ -295,6 +295,40 @@ def test_keys_that_were_handed_out_are_emptied_before_synapse_starts_and_the_ins
     assert pod["imagePullSecrets"] == [{"name": PULL_SECRET}]
     assert container["image"].endswith(f"@{DIGEST}")
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert len(job["metadata"]["name"]) <= 63
     waited = [ready.resource for ready in stack().release("postgres").ready]
     assert "jobs.batch/*" in waited
     assert not [entry for entry in rendered("postgres", "demo") if entry["kind"] == "Job"]
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"recovery": {"source": "postgres", "targetTime": "2026-11-26T05:41:00Z"}},
+        {"backup": {"serverName": "postgres-restored-2"}},
+        {"global": {"image": f"registry.example.site:5000/mx/postgresql:17.12@{DIGEST}"}},
+    ],
+    ids=["another-moment", "another-archive", "another-image"],
+)
+def test_a_job_is_never_changed_but_replaced_by_another(over: dict[str, Any]) -> None:
+    names = [
+        [
+            entry["metadata"]["name"]
+            for entry in rendered("postgres", "demo", {**RECOVERY, **values})
+            if entry["kind"] == "Job"
+        ]
+        for values in ({}, over)
+    ]
+    assert len(names[0]) == len(names[1]) == 1
+    assert names[0] != names[1]
+
+
+def test_another_image_does_not_empty_the_keys_again() -> None:
+    def marks(over: dict[str, Any]) -> list[str]:
+        (job,) = (entry for entry in rendered("postgres", "demo", {**RECOVERY, **over}) if entry["kind"] == "Job")
+        script = job["spec"]["template"]["spec"]["containers"][0]["command"][-1]
+        return re.findall(r"COMMENT ON TABLE \S+ IS '(.*?)'", script)
+
+    image = {"global": {"image": f"registry.example.site:5000/mx/postgresql:17.12@{DIGEST}"}}
+    assert marks({}) == marks(image) != []
+    assert marks({}) != marks({"backup": {"serverName": "postgres-restored-2"}})

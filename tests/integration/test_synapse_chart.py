@@ -200,6 +200,8 @@ def together(objects: list[dict[str, Any]]) -> set[str]:
         ({"workers": {"receipts": {"replicas": 2}}}, True),
         ({"workers": {"user-dir": {"replicas": 0}}}, True),
         (FEDERATED, True),
+        # Streams of two databases must never meet in running processes.
+        ({"database": {"host": "postgres-restored-pooler.matrix-data.svc.cluster.local"}}, True),
         ({"workers": {"synchrotron": {"replicas": 3}}}, False),
         ({"workers": {"client-reader": {"replicas": 0}}}, False),
         ({"logLevel": "WARNING"}, False),

@@ -28,6 +28,7 @@ SENTINELS = tuple(f"valkey-sentinel-{n}" for n in range(3))
 PROXIES = ("valkey-proxy-a", "valkey-proxy-b")
 ASK_MASTER = "printf 'GET /master HTTP/1.0\\r\\n\\r\\n' | socat -T2 - TCP:127.0.0.1:8405"
 SUBSCRIBE = ("SUBSCRIBE", "news")
+PLAIN: dict[str, Any] = {"tls": {"enabled": False}}
 ROLE_HERE = ". /etc/valkey/common.sh; ask 127.0.0.1 6379 ROLE"
 
 
@@ -35,12 +36,24 @@ ROLE_HERE = ". /etc/valkey/common.sh; ask 127.0.0.1 6379 ROLE"
 class System:
     """Three servers, three sentinels, two proxies and a client's pod."""
 
-    pods: dict[str, Sandbox]
+    rack: Rack
+
+    @property
+    def pods(self) -> dict[str, Sandbox]:
+        return self.rack.pods
 
     def ask(self, *command: str, via: str = PROXIES[0], seconds: int = 5) -> str:
         """One command by valkey-cli through a proxy (or at a server); what it printed, errors too."""
         done = self.pods["client"].execute("/bin/sh", "/client.sh", str(seconds), self.pods[via].address, *command)
         return done.stdout.strip()
+
+    def keep(self, value: str) -> None:
+        """Writes `kept` and waits until both replicas have it; WAIT speaks of its own connection only."""
+        script = (
+            f"printf 'SET kept \"{value}\"\\nWAIT 2 10000\\n' | /bin/sh /client.sh 15 {self.pods[PROXIES[0]].address}"
+        )
+        said = self.pods["client"].execute("/bin/sh", "-c", script).stdout
+        assert said.split() == ["OK", "2"], said
 
     @contextlib.contextmanager
     def subscriber(self, via: str = PROXIES[0]) -> Iterator[subprocess.Popen[str]]:
@@ -172,16 +185,26 @@ REDISCLI_AUTH=$(cat password) exec timeout "$seconds" valkey-cli $options "$@" 2
 """
 
 
+@pytest.fixture(scope="module")
+def certificates() -> dict[str, str]:
+    """As the installer makes them for what stack.yaml says."""
+    authority = new_authority("site")
+    (plan,) = (plan for plan in stack().secrets if plan.name == "valkey-tls")
+    assert plan.certificate is not None
+    pair = issue(authority, plan.certificate.common_name, plan.certificate.dns, plan.certificate.usages)
+    return {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
+
+
 def assembled(
-    built: Rack, roots: dict[str, Path], over: dict[str, Any] | None = None, certificates: dict[str, str] | None = None
+    built: Rack, roots: dict[str, Path], certificates: dict[str, str], over: dict[str, Any] | None = None
 ) -> System:
+    """The release as it is shipped, with `over` on top; nothing is started."""
     objects = rendered("valkey", "demo", over)
     sources = {entry["metadata"]["name"]: entry["data"] for entry in objects if entry["kind"] == "ConfigMap"}
     sources["valkey-auth"] = {"password": PASSWORD}
-    sources["client"] = {"password": PASSWORD, "options": "--tls --cacert ca.crt" if certificates else ""}
-    if certificates:
-        sources["valkey-tls"] = certificates
-        sources["client"]["ca.crt"] = certificates["ca.crt"]
+    sources["valkey-tls"] = certificates
+    options = "" if over == PLAIN else "--tls --cacert ca.crt"
+    sources["client"] = {"password": PASSWORD, "options": options, "ca.crt": certificates["ca.crt"]}
     valkey, haproxy = roots["valkey"], roots["haproxy"]
     for component, names in (("server", SERVERS), ("sentinel", SENTINELS)):
         for name in names:
@@ -192,15 +215,17 @@ def assembled(
     (valkey / "client.sh").write_text(CLIENT_SCRIPT)
     for root in roots.values():
         built.publish(root, "matrix-data")
-    return System(built.pods)
+    return System(built)
 
 
 @pytest.fixture(scope="module")
-def system(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(
+    roots: dict[str, Path], certificates: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("rack")
     folder.chmod(0o755)
     with rack(folder) as built:
-        running = assembled(built, roots)
+        running = assembled(built, roots, certificates)
         running.start(*SERVERS, *SENTINELS, *PROXIES)
         running.await_settled()
         yield running
@@ -211,9 +236,7 @@ def calm(system: System) -> Iterator[System]:
     """The system with everything up; whatever a test did to it is put right."""
     system.await_settled()
     yield system
-    for pod in system.pods.values():
-        if pod.running is None and pod.name != "client":
-            pod.start()
+    system.start(*(name for name in (*SERVERS, *SENTINELS, *PROXIES) if system.pods[name].running is None))
 
 
 def test_a_new_system_has_one_master_and_both_proxies_serve_it(calm: System) -> None:
@@ -222,16 +245,14 @@ def test_a_new_system_has_one_master_and_both_proxies_serve_it(calm: System) -> 
 
 
 def test_nobody_is_served_without_the_password(calm: System) -> None:
-    (master,) = calm.masters()
-    for port in ("6379", "26379"):
-        asked = ["valkey-cli", "-h", calm.pods[master if port == "6379" else SENTINELS[0]].address, "-p", port, "PING"]
-        assert "NOAUTH" in calm.pods["client"].execute(*asked).stdout
+    for name, port in ((PROXIES[0], "6379"), (SERVERS[0], "6379"), (SENTINELS[0], "26379")):
+        asked = ["--tls", "--cacert", "/secrets/client/ca.crt", "-h", calm.pods[name].address, "-p", port, "PING"]
+        assert "NOAUTH" in calm.pods["client"].execute("valkey-cli", *asked).stdout
 
 
 def test_a_killed_master_is_replaced_within_seconds_and_nothing_that_it_replicated_is_lost(calm: System) -> None:
     (before,) = calm.masters()
-    assert calm.ask("SET", "kept", "yes") == "OK"
-    assert calm.ask("WAIT", "2", "2000") == "2"
+    calm.keep("yes")
     with calm.watched() as account:
         calm.kill(before)
         took = until(lambda: calm.ask("GET", "kept") == "yes", FAILOVER_SECONDS, calm.account)
@@ -248,8 +269,7 @@ def test_a_killed_master_is_replaced_within_seconds_and_nothing_that_it_replicat
 def test_a_master_that_comes_back_empty_at_once_is_not_the_master_any_more(calm: System) -> None:
     """Faster than the sentinels can notice: they still name it, its replicas would drop all they have."""
     (before,) = calm.masters()
-    assert calm.ask("SET", "kept", "still") == "OK"
-    assert calm.ask("WAIT", "2", "2000") == "2"
+    calm.keep("still")
     calm.pods[before].renew()
     calm.start(before)
     roles = set()
@@ -278,7 +298,7 @@ def test_a_client_that_comes_while_there_is_no_master_is_held_until_there_is_one
 def test_a_subscriber_is_cut_off_when_its_master_is_demoted_and_the_next_one_hears(calm: System) -> None:
     """The hook that runs before a server is stopped on purpose: nothing dies, and nothing but a check can tell."""
     (before,) = calm.masters()
-    assert calm.ask("SET", "kept", "handed over") == "OK"
+    calm.keep("handed over")
     with calm.subscriber() as subscriber:
         left = calm.pods[before].execute(*calm.pods[before].container["lifecycle"]["preStop"]["exec"]["command"])
         assert left.returncode == 0, left.stdout
@@ -329,7 +349,7 @@ def test_sentinels_that_all_lost_what_they_knew_find_the_master_that_there_is(ca
         calm.await_settled()
     (before,) = calm.masters()
     assert before != SERVERS[0]
-    assert calm.ask("SET", "kept", "by the servers") == "OK"
+    calm.keep("by the servers")
     for name in SENTINELS:
         calm.pods[name].renew()
     calm.start(*SENTINELS)
@@ -393,49 +413,46 @@ def test_a_server_that_is_alone_with_the_sentinels_word_serves(calm: System) -> 
     calm.await_settled()
 
 
-TLS = {"tls": {"enabled": True}}
+def test_who_speaks_plainly_is_refused(calm: System) -> None:
+    plainly = ["timeout", "5", "valkey-cli", "-h", calm.pods[PROXIES[0]].address, "PING"]
+    said = calm.pods["client"].execute(*plainly).stdout
+    assert "PONG" not in said
+    assert "NOAUTH" not in said
 
 
-def test_with_tls_a_killed_master_is_replaced_and_who_speaks_plainly_is_refused(
-    roots: dict[str, Path], tmp_path: Path
+def test_a_proxy_takes_no_server_and_no_sentinel_with_a_certificate_of_another_authority(calm: System) -> None:
+    proxy = calm.pods[PROXIES[0]]
+    stranger = {**proxy.sources["valkey-tls"], "ca.crt": new_authority("another").certificate}
+    odd = calm.rack.add("valkey-proxy-odd", proxy.root, proxy.pod, {**proxy.sources, "valkey-tls": stranger})
+    odd.start()
+    until(lambda: odd.log.read_text().count("SSL handshake failure") >= 6, 20, odd.log.read_text)
+    assert calm.master(odd.name) == ""
+    odd.kill()
+
+
+def test_without_tls_a_killed_master_is_replaced_too(
+    roots: dict[str, Path], certificates: dict[str, str], tmp_path: Path
 ) -> None:
-    authority, stranger = new_authority("site"), new_authority("another")
-    (plan,) = (plan for plan in stack().secrets if plan.name == "valkey-tls")
-    assert plan.certificate is not None
-    pair = issue(authority, plan.certificate.common_name, plan.certificate.dns, plan.certificate.usages)
-    certificates = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
     tmp_path.chmod(0o755)
     with rack(tmp_path / "rack") as built:
-        system = assembled(built, roots, TLS, certificates)
-        proxy = system.pods[PROXIES[0]]
-        foreign = {**proxy.sources, "valkey-tls": {**certificates, "ca.crt": stranger.certificate}}
-        odd = built.add("valkey-proxy-foreign", proxy.root, proxy.pod, foreign)
+        system = assembled(built, roots, certificates, PLAIN)
         system.start(*SERVERS, *SENTINELS, *PROXIES)
         system.await_settled()
         (before,) = system.masters()
-        odd.start()
-        assert system.ask("SET", "kept", "sealed") == "OK"
-        assert system.ask("WAIT", "2", "2000") == "2"
-        # It checks whom it asks, and takes no certificate of another authority.
-        until(lambda: odd.log.read_text().count("SSL handshake failure") >= 6, 20, odd.log.read_text)
-        assert system.master(odd.name) == ""
-        plainly = system.pods["client"].execute("timeout", "5", "valkey-cli", "-h", proxy.address, "PING")
-        assert plainly.stdout.strip() != "PONG"
-        assert "NOAUTH" not in plainly.stdout
+        system.keep("plain")
         system.kill(before)
-        until(lambda: system.ask("GET", "kept") == "sealed", FAILOVER_SECONDS, system.account)
+        until(lambda: system.ask("GET", "kept") == "plain", FAILOVER_SECONDS, system.account)
         system.start(before)
         system.await_settled()
 
 
-@pytest.mark.parametrize("over", [{}, TLS, {"proxy": {"holdSeconds": 0}}], ids=["plain", "tls", "no-hold"])
+@pytest.mark.parametrize("over", [None, PLAIN, {"proxy": {"holdSeconds": 0}}], ids=["shipped", "plain", "no-hold"])
 def test_haproxy_takes_its_configuration_without_a_warning(
-    roots: dict[str, Path], tmp_path: Path, over: dict[str, Any]
+    roots: dict[str, Path], certificates: dict[str, str], tmp_path: Path, over: dict[str, Any] | None
 ) -> None:
-    authority = new_authority("site")
     tmp_path.chmod(0o755)
     with rack(tmp_path / "rack") as built:
-        system = assembled(built, roots, over, {"ca.crt": authority.certificate} if over == TLS else None)
+        system = assembled(built, roots, certificates, over)
         proxy = system.pods[PROXIES[0]]
         # The script as it is, with a check of both files in place of its last line.
         check = "s/^exec haproxy -db/haproxy -c -dW -V/"

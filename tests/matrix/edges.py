@@ -35,6 +35,7 @@ FAILS_WITHIN_SECONDS = 180.0
 PASSES_WITHIN_SECONDS = 240.0
 PATIENCE_SECONDS = 2.0
 """How long a client tries again what failed: a proof that waits for better times would take minutes to fail."""
+ARCHIVED_WITHIN_SECONDS = 20.0
 NOBODY = {"matchLabels": {"mxbundle.io/taken-away": "true"}}
 
 
@@ -270,10 +271,38 @@ def _accepts(trial: Trial, _people: People, _step: str) -> None:
         raise Disproved(json.loads(body).get("message", str(status)))
 
 
+def _reconciled(trial: Trial, people: People, step: str) -> None:
+    """`reconciled RELEASE`: the operator looks at the Cluster again, and all is as `status RELEASE` wants it."""
+    note = {"metadata": {"annotations": {"mxbundle.io/looked-at": str(time.time_ns())}}}
+    trial.cluster.patch("postgresql.cnpg.io/v1", "Cluster", "postgres", note, "matrix-data")
+    time.sleep(5.0)
+    _status(trial, people, f"status {step.partition(' ')[2]}")
+
+
+def _archived(trial: Trial, _people: People, _step: str) -> None:
+    """`archived`: a piece of the write-ahead log that is closed now is in the store soon."""
+    # Where nothing was written since the last switch, there would be nothing to switch.
+    _ask_postgres(trial, "SELECT pg_create_restore_point('edge')")
+    name = _ask_postgres(trial, "SELECT pg_walfile_name(pg_switch_wal())")
+    deadline = time.monotonic() + ARCHIVED_WITHIN_SECONDS
+    look = f"SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver"
+    while _ask_postgres(trial, look) != "t":
+        if time.monotonic() > deadline:
+            raise Disproved(f"{name} is not archived after {ARCHIVED_WITHIN_SECONDS:.0f} s")
+        time.sleep(1.0)
+
+
+def _ask_postgres(trial: Trial, statement: str) -> str:
+    inside = ["exec", str(trial.primary()["metadata"]["name"]), "-n", "matrix-data", "-c", "postgres", "--"]
+    return trial.operator("kubectl", *inside, "psql", "-d", "postgres", "-Atc", statement).stdout.strip()
+
+
 _STEPS_OF_OURS: dict[str, Callable[[Trial, People, str], None]] = {
     "register": _register,
     "status": _status,
     "accepts": _accepts,
+    "reconciled": _reconciled,
+    "archived": _archived,
 }
 
 

@@ -8,6 +8,10 @@ from tests.matrix import rows
 from tests.matrix.registry import CASES, Case
 
 HEADINGS = {
+    "live": """# What is tried on a running site and takes minutes
+
+Each row is one run of one module of `tests/site` against a whole installed system.
+""",
     "failures": """# What was broken, and what it cost
 
 Each row is one run of one case against a whole installed system: three nodes on one machine with two cores, real
@@ -32,6 +36,12 @@ COLUMNS = {
         ("acknowledged", "acknowledged"),
         ("lost", "lost"),
         ("not acknowledged", "unacknowledged"),
+        ("commit", "commit"),
+    ),
+    "live": (
+        ("what is tried", "title"),
+        ("verdict", "verdict"),
+        ("tests and time", "what"),
         ("commit", "commit"),
     ),
     "edges": (

@@ -91,7 +91,7 @@ def render() -> str:
         if not rules:
             raise ValueError(f"edge {name} has no rule in any chart, whatever the values")
         shown = [f"`{rule['metadata']['namespace']}/{rule['metadata']['name']}`" for rule in rules]
-        proof = edge.get("proof", {}).get("step", "not shown: the demo does not use it")
+        proof = edge.get("proof", {}).get("step", "not shown yet")
         columns = [f"`{name}`", edge["from"], edge["to"], _ports(rules[0]), edge["for"], edge.get("when", ""), proof]
         lines.append("| " + " | ".join([*map(str, columns), " ".join(shown)]) + " |")
     return "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ def code_of(covers: Sequence[str]) -> str:
 def commit() -> str:
     """The commit that is checked out, with `+` when files differ from it."""
     head = _git("rev-parse", "--short=12", "HEAD").strip()
-    made = (".jsonl", "failures.md", "edges.md")
+    made = (".jsonl", "failures.md", "edges.md", "live.md")
     others = [line for line in _git("status", "--porcelain").splitlines() if not line.endswith(made)]
     return head + ("+" if others else "")
 

@@ -19,7 +19,7 @@ from mxinstall.site.files import known_site
 
 def main(verb: str, place: Path, *phrases: str) -> None:
     context = context_of(Cluster.connect(None), known_site(None))
-    server = Homeserver(context.base_url, context.ca)
+    server = Homeserver(context.base_url, context.ca, context.address)
     if not place.exists():
         admin, password = Admin(context.inside, context.registration_secret), secrets.token_urlsafe(16)
         stem = f"rehearsal-{secrets.token_hex(4)}"

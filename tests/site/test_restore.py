@@ -41,6 +41,7 @@ class Told:
     pools: list[dict[str, str]] = field(default_factory=list)
     connections: dict[str, int] = field(default_factory=dict)
     server_version: str = ""
+    first_backup: dict[str, Any] = field(default_factory=dict)
     backup: dict[str, Any] = field(default_factory=dict)
     archived: dict[str, Any] = field(default_factory=dict)
     stored: tuple[str, ...] = ()
@@ -112,10 +113,11 @@ class Rehearsal:
 
     def back_up(self) -> dict[str, Any]:
         """A base backup that is asked for."""
+        name = f"rehearsed-{int(time.time())}"
         wanted = {
             "apiVersion": "postgresql.cnpg.io/v1",
             "kind": "Backup",
-            "metadata": {"name": "rehearsed", "namespace": "matrix-data"},
+            "metadata": {"name": name, "namespace": "matrix-data"},
             "spec": {
                 "cluster": {"name": "postgres"},
                 "method": "plugin",
@@ -128,13 +130,26 @@ class Rehearsal:
         status: dict[str, Any] = {}
 
         def completed() -> bool:
-            (found,) = (one for one in self.objects("backups", "-n", "matrix-data") if _named(one, "rehearsed"))
+            (found,) = (one for one in self.objects("backups", "-n", "matrix-data") if _named(one, name))
             status.update(found.get("status", {}))
             assert status.get("phase") != "failed", status
             return status.get("phase") == "completed"
 
         self.until(f"the backup is not completed: {status}", completed)
         return status
+
+    def first_backup(self) -> dict[str, Any]:
+        """The base backup that a new Cluster takes by itself."""
+        found: dict[str, Any] = {}
+
+        def completed() -> bool:
+            scheduled = self.objects("backups", "-n", "matrix-data", "-l", "cnpg.io/scheduled-backup=postgres")
+            done = [one["status"] for one in scheduled if one.get("status", {}).get("phase") == "completed"]
+            found.update(done[0] if done else {})
+            return bool(done)
+
+        self.until("no scheduled backup is completed", completed)
+        return found
 
     def send_the_log(self) -> dict[str, Any]:
         """Ends the log's current file and waits until the store has it."""
@@ -156,6 +171,7 @@ def told(demo: dict[str, Any], site: Site, operator: Operator, tmp_path_factory:
     found = Told()
     _look_at_the_pooler(act, found)
     act.write("before the backup")
+    found.first_backup = act.first_backup()
     found.keys_before = int(act.query("postgres", "SELECT count(*) FROM e2e_one_time_keys_json"))
     began = time.monotonic()
     found.backup = act.back_up()
@@ -184,7 +200,7 @@ def told(demo: dict[str, Any], site: Site, operator: Operator, tmp_path_factory:
         for cluster in act.objects("clusters.postgresql.cnpg.io", "-n", "matrix-data"):
             found.clusters[cluster["metadata"]["name"]] = cluster
     finally:
-        # The other tests want the system that the demo made: it was not touched.
+        # The other tests want the system that the demo made: it was not touched. The install stops and starts Synapse.
         act.set_values(None)
         act.install()
     found.history_of_the_old_one = act.read()
@@ -215,6 +231,11 @@ def test_every_connection_of_synapse_goes_through_the_pooler(told: Told) -> None
     assert {pool["pool_mode"] for pool in mine} == {"session"}
     assert sum(int(pool["sv_active"]) for pool in mine) >= 5
     assert sum(int(pool["cl_waiting"]) for pool in mine) == 0
+
+
+def test_a_new_cluster_backs_itself_up_at_once(told: Told) -> None:
+    assert told.first_backup["phase"] == "completed"
+    assert told.first_backup["method"] == "plugin"
 
 
 def test_a_base_backup_and_the_log_are_on_a_machine_outside_the_cluster(told: Told) -> None:

@@ -1,0 +1,55 @@
+"""The cases of docs/reference/live.md: tests of the running site that take minutes each, a module a case."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+from tests.matrix.registry import Row, Wrong, case
+from tests.matrix.rows import ROOT
+from tests.matrix.trial import Trial
+
+CHARTS = ("manifests/charts", "manifests/values", "manifests/profiles/demo.yaml", "manifests/stack.yaml")
+LONGEST_SECONDS = 1500
+WITHOUT_FAULTS = "MXDARK_WITHOUT_FAULTS"
+"""Tells the tests' demo that it need not break anything: other cases do."""
+
+
+def _module(name: str, title: str, covers: tuple[str, ...]) -> None:
+    path = f"tests/site/test_{name.replace('-', '_')}.py"
+
+    @case("live", name, title, (path, *covers))
+    def act(trial: Trial) -> Row:
+        # The module builds and installs by itself, so it starts outside the site, as `make test` does.
+        command = ["nsenter", "--net=/proc/1/ns/net", "--", sys.executable, "-m", "pytest", "-q", path]
+        done = subprocess.run(
+            [*command, f"--timeout={LONGEST_SECONDS}"],
+            cwd=ROOT,
+            env={**os.environ, WITHOUT_FAULTS: "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_SECONDS + 60,
+        )
+        last = re.search(r"(\d+) passed.* in ([\d.]+)s", done.stdout)
+        row: Row = {"what": last[0] if last else "", "seconds": float(last[2]) if last else None}
+        if done.returncode != 0 or last is None:
+            raise Wrong(done.stdout[-1500:], row)
+        return row
+
+
+_module("plain-helm", "The charts are installed by plain `helm install` with values alone", CHARTS)
+_module("restore", "A backup is restored into a new cluster, to a moment", ("manifests/charts/postgres",))
+_module(
+    "certificates-live",
+    "Every certificate is renewed at once, under load; the proof passes afterwards",
+    (*CHARTS, "installer/mxinstall/deploy"),
+)
+_module(
+    "rollout-live",
+    "Processes are added and removed by site.yaml while two users write",
+    (*CHARTS, "installer/mxinstall/deploy"),
+)
+_module("network-policies", "The site's network enforces policies as Kubernetes defines them", ("darksite",))
