@@ -87,8 +87,7 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = self.lazy[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
-        known = {name for parameter in command.params for name in parameter.opts}
-        command.params.extend(option for option in _face_options() if not known & set(option.opts))
+        _let_choose_face(command)
         return command
 
     def resolve_command(
@@ -170,6 +169,14 @@ def _leave_pipe() -> NoReturn:
     # The interpreter flushes stdout once more at exit; what nobody reads goes nowhere, without a word.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+
+
+def _let_choose_face(command: click.Command) -> None:
+    """`--json` and `--plain` after a command's name, and after those of the commands below it."""
+    known = {name for parameter in command.params for name in parameter.opts}
+    command.params.extend(option for option in _face_options() if not known & set(option.opts))
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _let_choose_face(below)
 
 
 def _face_options() -> tuple[click.Option, ...]:

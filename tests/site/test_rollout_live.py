@@ -28,29 +28,30 @@ pytestmark = pytest.mark.site
 
 
 @pytest.fixture(scope="module")
-def answers(demo: dict[str, Any]) -> dict[str, Any]:
+def kept(demo: dict[str, Any]) -> Path:
     """The site.yaml that the demo installed with."""
     assert demo["failure"] == ""
-    kept = Path(operator_environment(Site.from_environment())["MXINSTALL_STATE"]) / "site-1/site.yaml"
-    found: dict[str, Any] = yaml.safe_load(kept.read_text())
-    return found
+    return Path(operator_environment(Site.from_environment())["MXINSTALL_STATE"]) / "site-1/site.yaml"
 
 
 @pytest.fixture(scope="module")
 def change(
-    answers: dict[str, Any], operator: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+    kept: Path, operator: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., list[str]]]:
     """From overrides of `workers` and of Synapse's values to the arguments of a command; as it was at the end."""
-    folder = tmp_path_factory.mktemp("answers")
+    folder, answers = tmp_path_factory.mktemp("answers"), yaml.safe_load(kept.read_text())
+
+    def arguments(site: Path) -> list[str]:
+        return ["--bundle", str(BUNDLE), "--site", str(site), "--allowed-signers", str(SIGNERS)]
 
     def written(workers: dict[str, Any], values: dict[str, Any] | None = None) -> list[str]:
         spec = {**answers["spec"], "workers": workers, "values": {"synapse": values} if values else {}}
         path = folder / f"{len(list(folder.iterdir()))}.yaml"
         path.write_text(yaml.safe_dump({**answers, "spec": spec}))
-        return ["--bundle", str(BUNDLE), "--site", str(path), "--allowed-signers", str(SIGNERS)]
+        return arguments(path)
 
     yield written
-    operator(MXINSTALL, *written({}), "--yes", "--no-proof")
+    operator(MXINSTALL, *arguments(kept), "--yes", "--no-proof")
 
 
 def install_under_load(operator: Callable[..., str], arguments: list[str], count: int) -> tuple[Report, Report]:
