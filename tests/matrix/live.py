@@ -52,4 +52,11 @@ _module(
     "Processes are added and removed by site.yaml while two users write",
     (*CHARTS, "installer/mxinstall/deploy"),
 )
+_module(
+    "certificates-renewed", "Certificates are renewed everywhere, on a real API server", ("installer/mxinstall/deploy",)
+)
+_module(
+    "rollout-order", "In which order a change reaches processes, on a real API server", ("installer/mxinstall/deploy",)
+)
+_module("node-loss", "A node that is lost for good is given up and taken back", ("installer/mxinstall/deploy",))
 _module("network-policies", "The site's network enforces policies as Kubernetes defines them", ("darksite",))

@@ -23,7 +23,17 @@ LAST = "test_deploy_installed"
 
 
 LONG = frozenset(
-    ("test_certificates_live", "test_network_policies", "test_plain_helm", "test_restore", "test_rollout_live")
+    f"test_{name}"
+    for name in (
+        "certificates_live",
+        "certificates_renewed",
+        "network_policies",
+        "node_loss",
+        "plain_helm",
+        "restore",
+        "rollout_live",
+        "rollout_order",
+    )
 )
 """What takes minutes each: `make matrix` runs these, and docs/reference/live.md says when they last passed."""
 
