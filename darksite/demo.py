@@ -127,7 +127,7 @@ def _build(site: Site, places: Places, report: Report) -> Path:
         chosen = ["--platform", PLATFORM, "--profile", PROFILE]
         _mxbundle(["lock", *places_of_lock, "--tools", str(tools), *chosen], environment)
     with _stage(report, "build", "One signed file, straight from the network") as stage:
-        generation, created = _generation(home / "generation.json", lock, _installed_generation(site))
+        generation, created = _generation(home / "generation.json", lock, manifests, _installed_generation(site))
         inputs = ["--manifests", str(manifests), "--lock", str(lock), "--mirrors", str(mirrors)]
         options = ["--generation", str(generation), "--profile", PROFILE, "--platform", PLATFORM, "--key", str(key)]
         dated = {**environment, "SOURCE_DATE_EPOCH": str(created)}
@@ -243,13 +243,16 @@ def _stage(report: Report, name: str, title: str) -> Iterator[Stage]:
         stage.seconds = round(time.monotonic() - started, 1)
 
 
-def _generation(record: Path, lock: Path, installed: int) -> tuple[int, int]:
-    """The generation that this lock is built as, and its date in seconds since the epoch.
+def _generation(record: Path, lock: Path, manifests: Path, installed: int) -> tuple[int, int]:
+    """The generation that this lock and these manifests are built as, and its date in seconds since the epoch.
 
-    One more than the last, and now, whenever the lock has changed or the site is at a later one already (a test
+    One more than the last, and now, whenever one of them has changed or the site is at a later one already (a test
     upgraded it); else the same again, for the same bytes.
     """
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    total = hashlib.sha256(lock.read_bytes())
+    for path in sorted(path for path in manifests.rglob("*") if path.is_file()):
+        total.update(f"{path.relative_to(manifests)}\0".encode() + path.read_bytes())
+    digest = total.hexdigest()
     generation, created, built = json.loads(record.read_text()) if record.exists() else (0, 0, "")
     if built != digest or generation < installed:
         generation, created = max(generation, installed) + 1, int(time.time())

@@ -83,17 +83,21 @@ def test_a_command_that_fails_ends_its_stage_as_failed_and_names_itself() -> Non
     assert [(stage.name, stage.ok) for stage in report.stages] == [("build", False)]
 
 
-def test_the_generation_goes_up_only_when_the_lock_has_changed_or_the_site_is_ahead(tmp_path: Path) -> None:
-    record, lock = tmp_path / "generation.json", tmp_path / "images.lock"
+def test_the_generation_goes_up_only_when_something_has_changed_or_the_site_is_ahead(tmp_path: Path) -> None:
+    record, lock, manifests = (tmp_path / name for name in ("generation.json", "images.lock", "manifests"))
     lock.write_text("one")
-    first = demo._generation(record, lock, installed=0)
+    manifests.mkdir()
+    (manifests / "stack.yaml").write_text("one")
+    first = demo._generation(record, lock, manifests, installed=0)
     assert first[0] == 1
-    assert demo._generation(record, lock, installed=1) == first
+    assert demo._generation(record, lock, manifests, installed=1) == first
     lock.write_text("two")
-    assert demo._generation(record, lock, installed=1)[0] == 2
-    ahead = demo._generation(record, lock, installed=6)
+    assert demo._generation(record, lock, manifests, installed=1)[0] == 2
+    ahead = demo._generation(record, lock, manifests, installed=6)
     assert ahead[0] == 7
-    assert demo._generation(record, lock, installed=7) == ahead
+    assert demo._generation(record, lock, manifests, installed=7) == ahead
+    (manifests / "stack.yaml").write_text("two")
+    assert demo._generation(record, lock, manifests, installed=7)[0] == 8
 
 
 def test_the_fingerprint_is_the_one_that_ssh_keygen_prints(tmp_path: Path) -> None:
