@@ -6,12 +6,14 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from imagery import MANIFESTS
 from mxbundle.lock.charts import CHART_LAYER, PackedChart, obtain_chart, pack_chart
 from registries import Fault, FaultyProxy, running_registry
@@ -24,6 +26,7 @@ from sitebundle.oci.upstream import Upstream
 from sitebundle.stack import Release
 
 VALKEY = MANIFESTS / "charts/valkey"
+VERSION = str(yaml.safe_load((VALKEY / "Chart.yaml").read_text())["version"])
 CONFIG = b'{"name":"valkey"}'
 
 
@@ -59,7 +62,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             },
             "layers": [{"mediaType": CHART_LAYER, "digest": Digest.of(chart), "size": len(chart)}],
         }
-        registry.put_manifest("example/charts/valkey", "0.1.0", json.dumps(manifest).encode(), OCI_MANIFEST)
+        registry.put_manifest("example/charts/valkey", VERSION, json.dumps(manifest).encode(), OCI_MANIFEST)
         yield address
 
 
@@ -70,7 +73,7 @@ def proxy(store: str) -> Iterator[FaultyProxy]:
     faulty.close()
 
 
-def release(chart: str, version: str | None = "0.1.0", sha256: str | None = None) -> Release:
+def release(chart: str, version: str | None = VERSION, sha256: str | None = None) -> Release:
     return Release(name="valkey", namespace="matrix-data", chart=chart, version=version, sha256=sha256)
 
 
@@ -87,7 +90,7 @@ OCI = "oci://ghcr.io/example/charts/valkey"
 
 def test_a_chart_from_a_registry_is_the_same_package_as_from_the_tree(tmp_path: Path, proxy: FaultyProxy) -> None:
     chart = obtain(release(OCI), tmp_path, proxy)
-    assert (chart.name, chart.version, chart.source) == ("valkey", "0.1.0", OCI)
+    assert (chart.name, chart.version, chart.source) == ("valkey", VERSION, OCI)
     assert chart.content == pack_chart(VALKEY)
 
 
@@ -115,7 +118,7 @@ def test_a_chart_from_a_url_is_pinned_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_a_chart_of_another_version_than_the_stack_asks_for_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StackInvalid, match=r"version 0\.1\.0, but release valkey asks for 2\.0\.0"):
+    with pytest.raises(StackInvalid, match=rf"version {re.escape(VERSION)}, but release valkey asks for 2\.0\.0"):
         obtain(release("./charts/valkey", "2.0.0"), tmp_path)
 
 
