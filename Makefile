@@ -7,7 +7,7 @@ demo: .venv/ready        ; $(PYTHON) -m darksite demo
 demo-down: .venv/ready   ; $(PYTHON) -m darksite demo-down
 test: lint unit integration site
 unit: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=120 tests/unit
-integration: .venv/ready ; $(PYTHON) -m pytest -q tests/integration
+integration: .venv/ready ; $(PYTHON) -m pytest -q -m "not long" tests/integration
 site: .venv/ready        ; $(PYTHON) -m pytest -q --timeout=2400 -m "not long" tests/site
 # The long matrices: SHARD=i/n runs a part, at most 25 minutes of it; what is left is done by the next run.
 matrix: .venv/ready      ; $(PYTHON) -m tests.matrix run --shard $(or $(SHARD),1/1)

@@ -26,14 +26,16 @@ def decide(site: Site, asked: bool | None) -> bool:
     """
     enforced = is_enforced(site) if asked is None else asked
     _record(site).parent.mkdir(parents=True, exist_ok=True)
-    _record(site).write_text("enforced\n" if enforced else "not enforced\n")
+    growing = _record(site).with_name(".network-policy")
+    growing.write_text("enforced\n" if enforced else _OFF)
+    growing.replace(_record(site))
     return enforced
 
 
 def is_enforced(site: Site) -> bool:
     """What was decided; before that, what would be."""
     try:
-        return _record(site).read_text() == "enforced\n"
+        return _record(site).read_text() != _OFF
     except FileNotFoundError:
         return os.environ.get(VARIABLE, "1") not in ("0", "no", "off", "false")
 
@@ -49,6 +51,10 @@ def settle(site: Site, node: Node) -> None:
 def told(site: Site) -> str:
     """The decision for people."""
     return f"network policies: {'enforced' if is_enforced(site) else 'not enforced'}"
+
+
+_OFF = "not enforced\n"
+"""Nothing else turns enforcement off: a file that was cut short does not."""
 
 
 def _record(site: Site) -> Path:

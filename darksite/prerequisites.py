@@ -22,7 +22,7 @@ SITE_PACKAGES = (
     "util-linux",
 )
 IMAGE_PACKAGES = ("debootstrap",)
-TEST_PACKAGES = ("openssh-client", "skopeo", "systemd", "zstd")
+TEST_PACKAGES = ("git", "openssh-client", "skopeo", "systemd", "zstd")
 PACKAGES = (*SITE_PACKAGES, *IMAGE_PACKAGES, *TEST_PACKAGES)
 
 

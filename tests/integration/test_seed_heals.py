@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -152,6 +153,15 @@ def test_a_manifest_in_a_registry_that_is_not_ours_is_read_back_too(seeded: Seed
         seeded.again(deep=True, ours=False)
 
 
+def uploading(site: Seeded) -> list[int]:
+    """Sizes in bytes of what is under way; an upload may be over, and its file gone, while one looks."""
+    found = []
+    for part in site.service.store.rglob("_uploads/*/data"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(part.stat().st_size)
+    return found
+
+
 def test_killed_inside_a_large_layer_the_rest_of_it_is_sent(tmp_path: Path) -> None:
     site = Seeded(tmp_path)
     content = Content()
@@ -163,7 +173,7 @@ def test_killed_inside_a_large_layer_the_rest_of_it_is_sent(tmp_path: Path) -> N
     seeding = subprocess.Popen(seeding_program(site.bundle, site.service.address, tmp_path / "state"))
     try:
         deadline = time.monotonic() + 60
-        while not any(part.stat().st_size > size // 4 for part in site.service.store.rglob("_uploads/*/data")):
+        while not any(size_now > size // 4 for size_now in uploading(site)):
             assert seeding.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -191,7 +201,7 @@ def test_an_interrupt_leaves_at_once_also_when_the_registry_hangs(tmp_path: Path
     seeding = subprocess.Popen(seeding_program(bundle, site.service.address), stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
-        while not any(part.stat().st_size > MIB for part in site.service.store.rglob("_uploads/*/data")):
+        while not any(size_now > MIB for size_now in uploading(site)):
             assert seeding.poll() is None, "it ended before it could be interrupted"
             assert time.monotonic() < deadline
             time.sleep(0.005)

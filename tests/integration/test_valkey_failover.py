@@ -329,6 +329,7 @@ def test_a_master_that_is_cut_off_serves_nobody_before_another_is_elected(calm: 
     assert gone < came
 
 
+@pytest.mark.long
 def test_a_sentinel_less_changes_nothing_and_cuts_nobody(calm: System) -> None:
     (before,) = calm.masters()
     with calm.subscriber() as subscriber:
@@ -341,6 +342,7 @@ def test_a_sentinel_less_changes_nothing_and_cuts_nobody(calm: System) -> None:
         assert subscriber.poll() is None
 
 
+@pytest.mark.long
 def test_sentinels_that_all_lost_what_they_knew_find_the_master_that_there_is(calm: System) -> None:
     if calm.master() == SERVERS[0]:
         # What they would say who know nothing must be wrong.
@@ -358,6 +360,7 @@ def test_sentinels_that_all_lost_what_they_knew_find_the_master_that_there_is(ca
     assert calm.ask("GET", "kept") == "by the servers"
 
 
+@pytest.mark.long
 def test_a_sentinel_that_the_others_contradict_fails_its_probe_and_learns_from_them(calm: System) -> None:
     (before,) = calm.masters()
     odd = calm.pods[SENTINELS[2]]
@@ -376,6 +379,7 @@ def test_a_sentinel_that_the_others_contradict_fails_its_probe_and_learns_from_t
     assert calm.names(SENTINELS[2]) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_servers_that_all_died_at_once_come_back_to_one_master_in_any_order(calm: System, seed: int) -> None:
     """The sentinels live on and name one of them."""
@@ -389,6 +393,7 @@ def test_servers_that_all_died_at_once_come_back_to_one_master_in_any_order(calm
     calm.await_settled()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_everything_that_died_at_once_comes_back_to_one_master_in_any_order(calm: System, seed: int) -> None:
     order = random.Random(seed)
@@ -402,6 +407,7 @@ def test_everything_that_died_at_once_comes_back_to_one_master_in_any_order(calm
     assert calm.ask("SET", "colour", "green") == "OK"
 
 
+@pytest.mark.long
 def test_a_server_that_is_alone_with_the_sentinels_word_serves(calm: System) -> None:
     """Two servers are gone for good; all died. Nobody has data, and waiting for it would be an outage."""
     (before,) = calm.masters()

@@ -95,6 +95,10 @@ def _run_all(site: Site, cases: list[Case], seconds: float) -> list[Case]:
         except Wrong as seen:
             row, verdict = {**seen.row, "seen": str(seen)}, "fail"
             failed.append(case)
+        except Exception as fault:
+            # Whatever it was: the case was not passed, and the next ones have their turn.
+            row, verdict = {"seen": f"{type(fault).__name__}: {fault}"[:600]}, "fail"
+            failed.append(case)
         took = time.monotonic() - started
         longest = max(longest, took)
         stamp = {"case": case.id, "verdict": verdict, "took": round(took, 1), "commit": rows.commit()}

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from mxinstall.proof.load import judge, send_load
 from mxinstall.proof.metrics import counter
 from mxinstall.proof.reach import is_ready
+from mxinstall.supervision import supervisor
 
-from darksite import lifecycle, nodes, power
-from darksite.site import Node
+from darksite import lifecycle, nodes, power, processes
+from darksite.site import Machine, Node
 from sitebundle.errors import MxError
 from tests.matrix import writes
 from tests.matrix.registry import Row, Wrong, case
-from tests.matrix.trial import People, Pod, Trial, first
+from tests.matrix.trial import MESSAGES, PER_SECOND, People, Pod, Trial, first
 
-SYNAPSE = ("manifests/charts/synapse", "manifests/values/synapse.yaml", "manifests/profiles/demo.yaml")
-POSTGRES = ("manifests/charts/postgres", "manifests/values/postgres.yaml", "manifests/profiles/demo.yaml")
-VALKEY = ("manifests/charts/valkey", "manifests/values/valkey.yaml", "manifests/profiles/demo.yaml")
-ALL = ("manifests/charts", "manifests/values", "manifests/profiles/demo.yaml", "manifests/stack.yaml")
-CUT_SECONDS = 120.0
+HARNESS = (
+    "tests/matrix/failures.py",
+    "tests/matrix/trial.py",
+    "tests/matrix/writes.py",
+    "installer/mxinstall/proof/load.py",
+)
+"""What decides whether a row is true stands beside what it is about."""
+SYNAPSE = (*HARNESS, "manifests/charts/synapse", "manifests/values/synapse.yaml", "manifests/profiles/demo.yaml")
+POSTGRES = (*HARNESS, "manifests/charts/postgres", "manifests/values/postgres.yaml", "manifests/profiles/demo.yaml")
+VALKEY = (*HARNESS, "manifests/charts/valkey", "manifests/values/valkey.yaml", "manifests/profiles/demo.yaml")
+ALL = (*HARNESS, "manifests/charts", "manifests/values", "manifests/profiles/demo.yaml", "manifests/stack.yaml")
+CUT_SECONDS = 90.0
 SITE_BACK_SECONDS = 600.0
 BOOT_SECONDS = 5.0
+STUCK_SECONDS = 480.0
+"""Kubernetes takes 40 to 50 s to notice, and by default 300 s more to give a pod up."""
+SYNCS = "synapse_http_server_requests_received_total"
+WRITTEN = "synapse_storage_events_persisted_events_total"
 
 
 @case("failures", "postgres-primary-deleted", "PostgreSQL: the primary's pod is deleted", POSTGRES)
@@ -33,12 +47,12 @@ def postgres_primary_deleted(trial: Trial) -> Row:
         return trial.across(people, lambda: trial.kill_pod(trial.primary()))
 
 
-@case("failures", "postgres-primary-cut-off", "PostgreSQL: the primary's node is cut off for two minutes", ALL)
+@case("failures", "postgres-primary-cut-off", "PostgreSQL: the primary's node is cut off for a minute and a half", ALL)
 def postgres_primary_cut_off(trial: Trial) -> Row:
     node = trial.site.node(trial.primary()["spec"]["nodeName"])
     _move_away(trial, node, ("main", "event-persister", "event-creator"))
     old = str(trial.primary()["metadata"]["name"])
-    with trial.people() as people:
+    with trial.people(avoid=node) as people:
 
         def cut() -> str:
             power.unplug(trial.site, node)
@@ -50,16 +64,17 @@ def postgres_primary_cut_off(trial: Trial) -> Row:
                 power.plug(trial.site, node)
             return f"{node.name} with primary {old}"
 
-        before = trial.ready()
-
-        def whole() -> bool:
-            try:
-                now = trial.ready()
-            except MxError:
-                return False
-            return len(now) >= len(before)
-
-        row = trial.across(people, cut, patience_seconds=240.0, whole_seconds=420.0, until_whole=whole)
+        wanted = len(trial.ready())
+        # Slower, so that messages still cross the moment at which the old primary is back.
+        pace = {"per_second": 5.2, "fault_after": 52}
+        row = trial.across(
+            people,
+            cut,
+            patience_seconds=240.0,
+            whole_seconds=420.0,
+            until_whole=lambda: trial.all_ready(wanted),
+            **pace,
+        )
     new = str(trial.primary()["metadata"]["name"])
     if new == old:
         raise Wrong(f"{old} is primary still: nobody took over in {CUT_SECONDS:.0f} s", row)
@@ -77,20 +92,29 @@ def valkey_master_killed(trial: Trial) -> Row:
 @case("failures", "valkey-master-empty", "Valkey: the master is killed and starts again at once, empty", VALKEY)
 def valkey_master_empty(trial: Trial) -> Row:
     with trial.people() as people:
+        master = _valkey_master(trial)
+        name = str(master["metadata"]["name"])
+        kept = secrets.token_hex(8)
+        # Only what a replica has can outlive an empty master.
+        written = "SET mxtrial " + kept + " && ask 127.0.0.1 6379 WAIT 2 2000"
+        _in_server(trial, master, "/bin/sh", "-c", f". /etc/valkey/common.sh; ask 127.0.0.1 6379 {written}")
 
         def kill() -> str:
-            pod = _valkey_master(trial)
-            _kill_process(trial, pod, "valkey-server")
-            return f"the server process in pod {pod['metadata']['name']}"
+            _kill_process(trial, master, "valkey-server")
+            return f"the server process in pod {name}"
 
-        before = {key for key in trial.ready() if "valkey" in key}
-        row = trial.across(
-            people,
-            kill,
-            pulse=writes.heard(people),
-            until_whole=lambda: {key for key in trial.ready() if "valkey" in key} >= before,
-        )
+        def again() -> bool:
+            now = [pod for pod in _valkey_servers(trial) if pod["metadata"]["name"] == name]
+            return bool(now) and _container_id(now[0]) != _container_id(master)
+
+        row = trial.across(people, kill, pulse=writes.heard(people), until_whole=again)
     _one_master(trial, row)
+    now = _valkey_master(trial)
+    if now["metadata"]["name"] == name:
+        raise Wrong(f"{name} came back empty and is the master", row)
+    read = ". /etc/valkey/common.sh; ask 127.0.0.1 6379 GET mxtrial"
+    if _in_server(trial, now, "/bin/sh", "-c", read) != kept:
+        raise Wrong("what the replicas had is gone", row)
     return row
 
 
@@ -103,13 +127,15 @@ def haproxy_deleted(trial: Trial) -> Row:
 @case("failures", "main-deleted", "Synapse: main is deleted", SYNAPSE)
 def main_deleted(trial: Trial) -> Row:
     with trial.people() as people:
-        return trial.across(people, lambda: trial.kill_pod(trial.worker("main")))
+        return trial.across(people, lambda: trial.kill_pod(trial.worker("main")), pulse=writes.asked_of_main(people))
 
 
-@case("failures", "synchrotron-deleted", "Synapse: a synchrotron is deleted", SYNAPSE)
+@case("failures", "synchrotron-deleted", "Synapse: the synchrotron of a syncing client is deleted", SYNAPSE)
 def synchrotron_deleted(trial: Trial) -> Row:
     with trial.people() as people:
-        return trial.across(people, lambda: trial.kill_pod(trial.worker("synchrotron")))
+        sync = writes.synced(people)
+        one = _which_counts(trial, "synchrotron", SYNCS, sync)
+        return trial.across(people, lambda: trial.kill_pod(one), pulse=sync)
 
 
 @case("failures", "writer-events", "Synapse: the event persister of the room is deleted", SYNAPSE)
@@ -136,32 +162,44 @@ _writer("device-lists", "device lists", writes.device_lists)
 
 @case("failures", "node-lost", "A node with a stream writer is lost for good, and is released by the operator", ALL)
 def node_lost(trial: Trial) -> Row:
-    with trial.people() as people:
+    # Any persister's node will do, but not the one at which the users reach the edge.
+    holding = trial.worker("event-persister")
+    node = trial.site.node(holding["spec"]["nodeName"])
+    with trial.people(avoid=node) as people:
         persister = _persister_of(trial, people)
-        node = trial.site.node(persister["spec"]["nodeName"])
-        before = trial.ready()
+        wanted = len(trial.ready())
+        named = [pod for pod in trial.pods("matrix") if pod["spec"].get("nodeName") == node.name and _is_named(pod)]
 
         def lose() -> str:
             power.off(trial.site, node)
             _stuck(trial, node)
             trial.operator("mxinstall", "node", "release", node.name, "--yes")
-            return f"{node.name} with {persister['metadata']['name']}"
+            return f"{node.name} with {', '.join(sorted(pod['metadata']['name'] for pod in named))}"
 
         def moved() -> bool:
+            # Volumes on the lost node's disk keep their pods there; those that store nothing must run again.
+            gone = {f"matrix/{pod['metadata']['name']}": pod["metadata"]["uid"] for pod in named}
             try:
                 now = trial.ready()
             except MxError:
                 return False
-            return f"matrix/{persister['metadata']['name']}" in now and "matrix/synapse-main-0" in now
+            return all(now.get(name) not in (None, uid) for name, uid in gone.items())
 
         try:
-            row = trial.across(people, lose, patience_seconds=420.0, whole_seconds=600.0, until_whole=moved)
+            row = trial.across(people, lose, patience_seconds=600.0, whole_seconds=900.0, until_whole=moved)
         finally:
             power.on(trial.site, node)
-            _until(lambda: node.name in lifecycle.status(trial.site).nodes_ready, 120.0, f"{node.name} ready again")
+            _until(lambda: node.name in lifecycle.status(trial.site).nodes_ready, 180.0, f"{node.name} ready again")
             trial.operator("mxinstall", "node", "return", node.name)
-        _until(lambda: len(trial.ready()) >= len(before), 400.0, "everything ready again")
+        row["writer"] = str(persister["metadata"]["name"])
+        _until(lambda: trial.all_ready(wanted), 400.0, "everything ready again")
     return row
+
+
+def _is_named(pod: Pod) -> bool:
+    """A Synapse process of a StatefulSet that keeps nothing on a volume."""
+    claims = [volume for volume in pod["spec"].get("volumes", []) if "persistentVolumeClaim" in volume]
+    return pod["metadata"]["labels"].get("app.kubernetes.io/name") == "synapse" and not claims
 
 
 @case(
@@ -171,16 +209,51 @@ def node_lost(trial: Trial) -> Row:
     (*ALL, "installer/mxinstall/registry"),
 )
 def site_power_cut(trial: Trial) -> Row:
-    before = set(trial.ready())
     machines = [trial.site.control_plane, *trial.site.nodes]
     order = random.sample(machines, len(machines))
-    with ThreadPoolExecutor(len(machines) + 1) as at_once:
-        cut = [at_once.submit(power.off, trial.site, machine) for machine in machines]
-        cut.append(at_once.submit(trial.operator, "mxinstall", "registry", "stop"))
-        for gone in cut:
-            gone.result()
-        began = time.monotonic()
-        # A node that is there before the control plane waits for it: each boots by itself.
+    with trial.people() as people:
+        # Nothing can be sent while all is off: what was acknowledged just before must be there afterwards.
+        load = send_load(
+            people.alice,
+            people.room,
+            f"{people.scene.name}-cut",
+            count=MESSAGES,
+            per_second=PER_SECOND,
+            patience_seconds=30.0,
+            fault=lambda: None,
+            fault_after=0,
+        )
+        before = set(trial.ready())
+        try:
+            with ThreadPoolExecutor(len(machines) + 1) as at_once:
+                cut = [at_once.submit(power.off, trial.site, machine) for machine in machines]
+                cut.append(at_once.submit(_kill_registry, trial))
+                for gone in cut:
+                    gone.result()
+        finally:
+            began = time.monotonic()
+            _power_on(trial, order)
+        row: Row = {"what": "order " + " ".join(machine.name for machine in order)}
+        row["seconds"] = _proved(trial, began, row)
+        row["whole_seconds"] = _whole_after(trial, before, began)
+        fresh = people.scene.server.login(people.scene.accounts["bob"], "mxtrial, afterwards")
+        judgement = judge(load, fresh.history(people.room))
+    row |= {
+        "sent": len(load.sent),
+        "acknowledged": len(load.acknowledged),
+        "lost": len(judgement.lost),
+        "unacknowledged": len(load.unacknowledged),
+    }
+    if judgement.lost:
+        raise Wrong(f"acknowledged and lost: {', '.join(judgement.lost[:5])}", row)
+    if row["seconds"] > SITE_BACK_SECONDS:
+        raise Wrong(f"the proof passes, but only after {row['seconds']} s", row)
+    return row
+
+
+def _power_on(trial: Trial, order: Sequence[Machine]) -> None:
+    """Each machine boots by itself: a node that is there before the control plane waits for it."""
+    with ThreadPoolExecutor(len(order) + 1) as at_once:
         boots = [
             at_once.submit(_after, BOOT_SECONDS * place, power.on, trial.site, machine)
             for place, machine in enumerate(order)
@@ -189,20 +262,28 @@ def site_power_cut(trial: Trial) -> Row:
         boots.append(at_once.submit(_after, registry, trial.operator, "mxinstall", "registry", "start"))
         for booted in boots:
             booted.result()
+
+
+def _proved(trial: Trial, began: float, row: Row) -> float:
+    """Seconds until the whole proof passed. Raises Wrong when it does not in time."""
     said = ""
     while time.monotonic() - began < SITE_BACK_SECONDS:
         done = trial.operator("mxinstall", "verify", "--live", check=False)
         if done.returncode == 0:
-            took = time.monotonic() - began
-            names = " ".join(machine.name for machine in order)
-            return {
-                "what": f"order {names}",
-                "seconds": round(took, 1),
-                "whole_seconds": _whole_after(trial, before, began),
-            }
+            return round(time.monotonic() - began, 1)
         said = (done.stdout + done.stderr)[-600:]
         time.sleep(3.0)
-    raise Wrong(f"the proof does not pass {SITE_BACK_SECONDS:.0f} s after the power came back: {said}")
+    raise Wrong(f"the proof does not pass {SITE_BACK_SECONDS:.0f} s after the power came back: {said}", row)
+
+
+def _kill_registry(trial: Trial) -> None:
+    """Registry and supervisor at once, as a host that loses its power."""
+    record = json.loads((trial.site.installer_state / trial.answers.name / "registry" / supervisor.RECORD).read_text())
+    pids = [int(record[part]["pid"]) for part in ("supervisor", "registry")]
+    found = [process for pid in pids if (process := processes.identify(pid))]
+    if len(found) != len(pids):
+        raise Wrong("the registry does not run: its death would prove nothing")
+    processes.end(found)
 
 
 def _after(seconds: float, act: Callable[..., object], *arguments: object) -> None:
@@ -218,11 +299,11 @@ def _whole_after(trial: Trial, before: set[str], began: float) -> float:
 
 def _stuck(trial: Trial, node: Node) -> None:
     """Wait until Kubernetes has given the node up, and `status` says by name which pods are stuck there."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + STUCK_SECONDS
     said = ""
     while time.monotonic() < deadline:
         said = trial.operator("mxinstall", "status", check=False).stdout
-        if "out-of-service" in said and node.name in said:
+        if "told to end" in said and f"mxinstall node release {node.name}" in said:
             return
         time.sleep(5.0)
     raise Wrong(f"status never told of pods that are stuck on {node.name}: {said[-800:]}")
@@ -260,23 +341,32 @@ def _move_away(trial: Trial, node: Node, kinds: tuple[str, ...]) -> None:
 
 
 def _persister_of(trial: Trial, people: People) -> Pod:
-    """The event persister that writes this room: the one whose own counter grows with its messages."""
-    labels = "app.kubernetes.io/name=synapse,app.kubernetes.io/component=event-persister"
+    """The event persister that writes this room."""
+
+    def send() -> object:
+        return people.alice.send(people.room, "who writes this?", secrets.token_hex(8))
+
+    return _which_counts(trial, "event-persister", WRITTEN, send)
+
+
+def _which_counts(trial: Trial, kind: str, counter_name: str, act: Callable[[], object]) -> Pod:
+    """The worker of this kind whose own counter grows with `act`. Raises Wrong when none does."""
+    labels = f"app.kubernetes.io/name=synapse,app.kubernetes.io/component={kind}"
     pods = [pod for pod in trial.pods("matrix", labels) if is_ready(pod)]
-    before = {pod["metadata"]["name"]: _written(trial, pod) for pod in pods}
-    for number in range(5):
-        people.alice.send(people.room, f"who writes this? {number}", secrets.token_hex(8))
+    before = {pod["metadata"]["name"]: _counted(trial, pod, counter_name) for pod in pods}
+    for _ in range(5):
+        act()
     time.sleep(1.0)
-    grown = [pod for pod in pods if _written(trial, pod) - before[pod["metadata"]["name"]] >= 5]
-    return first(grown, "event persister that counted the room's messages")
+    grown = [pod for pod in pods if _counted(trial, pod, counter_name) - before[pod["metadata"]["name"]] >= 5]
+    return first(grown, f"{kind} that counted what was asked of it")
 
 
-def _written(trial: Trial, pod: Pod) -> float:
+def _counted(trial: Trial, pod: Pod, counter_name: str) -> float:
     name = str(pod["metadata"]["name"])
     status, body = trial.cluster.pod_proxy("matrix", name, 9001, "_synapse/metrics")
     if status != 200:
         raise Wrong(f"{name} does not tell its metrics: {status}")
-    return counter(body.decode(), "synapse_storage_events_persisted_events_total")
+    return counter(body.decode(), counter_name)
 
 
 def _valkey_servers(trial: Trial) -> list[Pod]:
@@ -305,6 +395,10 @@ def _valkey_master(trial: Trial) -> Pod:
 def _one_master(trial: Trial, row: Row) -> None:
     _until(lambda: len(_valkey_masters(trial)) == 1, 90.0, "one Valkey master alone")
     row["what"] = f"{row['what']}; {_valkey_master(trial)['metadata']['name']} is master"
+
+
+def _container_id(pod: Pod) -> str:
+    return next((str(one.get("containerID")) for one in pod["status"].get("containerStatuses", [])), "")
 
 
 def _kill_process(trial: Trial, pod: Pod, name: str) -> None:

@@ -17,10 +17,10 @@ WITHOUT_FAULTS = "MXDARK_WITHOUT_FAULTS"
 """Tells the tests' demo that it need not break anything: other cases do."""
 
 
-def _module(name: str, title: str, covers: tuple[str, ...]) -> None:
-    path = f"tests/site/test_{name.replace('-', '_')}.py"
+def _module(name: str, title: str, covers: tuple[str, ...], folder: str = "tests/site") -> None:
+    path = f"{folder}/test_{name.replace('-', '_')}.py"
 
-    @case("live", name, title, (path, *covers))
+    @case("live", name, title, (path, "tests/support", *covers))
     def act(trial: Trial) -> Row:
         # The module builds and installs by itself, so it starts outside the site, as `make test` does.
         command = ["nsenter", "--net=/proc/1/ns/net", "--", sys.executable, "-m", "pytest", "-q", path]
@@ -41,22 +41,24 @@ def _module(name: str, title: str, covers: tuple[str, ...]) -> None:
 
 
 _module("plain-helm", "The charts are installed by plain `helm install` with values alone", CHARTS)
-_module("restore", "A backup is restored into a new cluster, to a moment", ("manifests/charts/postgres",))
+_module("restore", "A backup is restored into a new cluster, to a moment", CHARTS)
 _module(
     "certificates-live",
     "Every certificate is renewed at once, under load; the proof passes afterwards",
-    (*CHARTS, "installer/mxinstall/deploy"),
+    (*CHARTS, "installer/mxinstall"),
 )
 _module(
     "rollout-live",
     "Processes are added and removed by site.yaml while two users write",
-    (*CHARTS, "installer/mxinstall/deploy"),
+    (*CHARTS, "installer/mxinstall"),
 )
-_module(
-    "certificates-renewed", "Certificates are renewed everywhere, on a real API server", ("installer/mxinstall/deploy",)
-)
-_module(
-    "rollout-order", "In which order a change reaches processes, on a real API server", ("installer/mxinstall/deploy",)
-)
-_module("node-loss", "A node that is lost for good is given up and taken back", ("installer/mxinstall/deploy",))
+_module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", ("installer/mxinstall",))
+_module("rollout-order", "In which order a change reaches processes, on a real API server", ("installer/mxinstall",))
+_module("node-loss", "A node that is lost for good is given up and taken back", ("installer/mxinstall",))
 _module("network-policies", "The site's network enforces policies as Kubernetes defines them", ("darksite",))
+_module(
+    "valkey-failover",
+    "Valkey's servers, sentinels and proxies die in every order, without Kubernetes",
+    ("manifests/charts/valkey",),
+    "tests/integration",
+)

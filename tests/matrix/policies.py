@@ -78,8 +78,8 @@ def render() -> str:
     closed = sorted(entry["metadata"]["namespace"] for entry in everything[""])
     lines = [HEADING.format(closed=", ".join(f"`{name}`" for name in closed))]
     lines += [
-        "| edge | from | to | ports | for | only with | policies |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| edge | from | to | ports | for | only with | fails without it | policies |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     told: set[str] = set()
     for _, edge in edges():

@@ -118,3 +118,29 @@ def heard(people: People) -> Write:
         raise MatrixUnreachable("not heard within 5 s")
 
     return write
+
+
+def asked_of_main(people: People) -> Write:
+    """What no worker answers: alice's pushers are set at main."""
+    body = {
+        "app_id": "site.mxbundle.trial",
+        "pushkey": secrets.token_hex(8),
+        "kind": None,
+    }
+
+    def write() -> object:
+        return people.alice.json("POST", "/_matrix/client/v3/pushers/set", body, **ONE_TRY)
+
+    return write
+
+
+def synced(people: People) -> Write:
+    """Bob's next sync; it waits for nothing."""
+    state = {"since": str(people.bob.sync()["next_batch"])}
+
+    def write() -> object:
+        answer = people.bob.sync(state["since"], request_timeout_seconds=10.0)
+        state["since"] = str(answer["next_batch"])
+        return answer
+
+    return write

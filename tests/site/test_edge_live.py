@@ -47,3 +47,6 @@ def test_a_renewed_certificate_reaches_new_connections_and_no_request_fails(
     assert told["poll"] == "answered"
     assert told["served"] > 500
     assert len({fingerprint for _, fingerprint in told["shown"]}) == 2, "no new certificate was seen"
+    # A replica that keeps the old one would show both, one after the other, for ever.
+    assert told["settled"], told["shown"][-6:]
+    assert told["shown"][-1][1] != told["shown"][0][1]

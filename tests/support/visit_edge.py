@@ -1,8 +1,8 @@
 """A program for the operator's host: visits the installed system's edge, a new connection for each request, and
 watches its certificate. It ends when the certificate has changed and some time has passed, or after too long.
 
-It prints JSON: `{"served", "failures", "poll", "shown": [[seconds, fingerprint]]}`; `poll` is the status of a long
-poll that was begun before everything else. Usage: visit_edge.py SECONDS_AFTER MOST_SECONDS
+It prints JSON: `{"served", "failures", "poll", "settled", "shown": [[seconds, fingerprint]]}`; `poll` is what came of a
+long poll that was begun before everything else. Usage: visit_edge.py SECONDS_AFTER MOST_SECONDS
 """
 
 from __future__ import annotations
@@ -69,15 +69,18 @@ def main(seconds_after: float, most_seconds: float) -> None:
     for thread in threads:
         thread.start()
     print("visiting", file=sys.stderr, flush=True)
+    settled = False
     while time.monotonic() - began < most_seconds:
         time.sleep(0.5)
         if len(shown) > 1 and time.monotonic() - began - shown[-1][0] > seconds_after:
+            settled = True
             break
     ended.set()
     for thread in threads:
         thread.join()
     session.deactivate()
-    json.dump({"served": served[0], "failures": failures, "poll": poll[0], "shown": shown}, sys.stdout)
+    told = {"served": served[0], "failures": failures, "poll": poll[0], "settled": settled, "shown": shown}
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

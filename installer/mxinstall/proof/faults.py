@@ -72,7 +72,7 @@ def _across(scene: Scene, label: str, kill: Callable[[], str]) -> str:
         f"{heard.longest_silence_seconds:.1f} s for a syncing client, "
         f"which heard {len(wanted & heard.event_ids)}; whole again after {whole_seconds:.0f} s ({now})"
     )
-    if judgement.lost or load.per_second < LEAST_PER_SECOND or not load.acknowledged:
+    if judgement.lost or load.per_second < LEAST_PER_SECOND or not load.recovered:
         raise Disproved(detail)
     if not wanted <= heard.event_ids:
         raise Disproved(f"the syncing client never heard {len(wanted - heard.event_ids)} messages: {detail}")

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from mxinstall.proof.matrix import MatrixError, Message, Session, texts_of_room
 
-SENDERS = 256
-"""Threads that wait for acknowledgements: rate times the longest outage that is expected."""
+SENDERS_AT_MOST = 2048
+"""Threads that wait for acknowledgements: one a message that may be waiting at once."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Load:
 
     sent: tuple[Sent, ...]
     fault_at: float
+    ended_at: float = 0.0
 
     @property
     def per_second(self) -> float:
@@ -62,10 +63,15 @@ class Load:
 
     @property
     def longest_silence_seconds(self) -> float:
-        """The longest time without any acknowledgement from the fault on."""
+        """The longest time without any acknowledgement from the fault on; a silence that never ended counts too."""
         times = sorted(one.acknowledged_at for one in self.sent if one.acknowledged_at is not None)
-        after = [self.fault_at, *(at for at in times if at > self.fault_at)]
+        after = [self.fault_at, *(at for at in times if at > self.fault_at), max(self.ended_at, self.fault_at)]
         return max((later - earlier for earlier, later in itertools.pairwise(after)), default=0.0)
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the last message was acknowledged: the system takes messages again."""
+        return bool(self.sent) and self.sent[-1].acknowledged_at is not None
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def send_load(
         raise AssertionError("unreachable")
 
     fault_at = 0.0
-    with ThreadPoolExecutor(SENDERS, "proof-sender") as senders:
+    with ThreadPoolExecutor(min(SENDERS_AT_MOST, count + 1), "proof-sender") as senders:
         waiting = []
         for number in range(count):
             if number == fault_after:
@@ -141,7 +147,9 @@ def send_load(
             waiting.append(senders.submit(send, number))
         waiting_fault.result()
         sent = tuple(future.result() for future in waiting)
-    return Load(sent, fault_at)
+    last = max((one.acknowledged_at or 0.0 for one in sent), default=0.0)
+    # After the last acknowledgement there is silence only where somebody still waited for one.
+    return Load(sent, fault_at, last if sent[-1].acknowledged_at is not None else elapsed())
 
 
 @dataclass

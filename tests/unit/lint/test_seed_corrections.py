@@ -19,8 +19,6 @@ LATER = (
     "the clients",
     "the edge at MetalLB",
     "the object store",
-    "the tests of lost nodes",
-    "the tests of lost processes",
 )
 """Parts that are not built yet, as the page calls them."""
 
