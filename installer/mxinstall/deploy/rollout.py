@@ -15,6 +15,7 @@ from threading import Event
 
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.checks import run_checks
+from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.nodes import lost_nodes
@@ -22,6 +23,8 @@ from mxinstall.deploy.ready import Expected, troubled_pods, workload_obstacle
 from sitebundle.errors import (
     ClusterRefused,
     ClusterUnreachable,
+    FencedOff,
+    MxError,
     NodeLost,
     ProcessesDoNotStop,
     ReleaseFailed,
@@ -47,6 +50,7 @@ _KINDS = ("StatefulSet", "Deployment")
 _PAST_EVERY_POD = 1_000_000
 _POLL_SECONDS = 1.0
 _STOP_MARGIN_SECONDS = 60.0
+_START_AGAIN_SECONDS = 120.0
 STAGE = "deploy"
 
 
@@ -127,13 +131,16 @@ class Choreography:
         stopped = self._stopped_so_far(rollout)
         try:
             if rollout.stops:
+                self._refuse_what_the_server_refuses()
                 run_checks(cluster, self.expected.release, objects, self.stop)
                 self._stop(rollout.stops)
             self._keep_replicas()
             self._hold(rollout)
             yield
-        except (ReleaseFailed, ProcessesDoNotStop):
-            if rollout.stops and not self._new_set_applied():
+        except FencedOff:
+            raise
+        except MxError:
+            if rollout.stops:
                 self._start_again(stopped)
             raise
         self._let_go()
@@ -179,9 +186,18 @@ class Choreography:
             return False
         before = _annotation(live, STOPPED)
         if before is not None and not live["spec"].get("replicas") and obj["spec"].get("replicas") is None:
-            _scale(self.cluster, obj, int(before))
+            _scale(self.cluster, obj, int(before) or self._least(obj))
         self.cluster.apply(_bare(obj), manager=_MANAGER)
         return before is None
+
+    def _least(self, obj: Object) -> int:
+        """What its autoscaler keeps at least: somebody may have scaled it to 0 by hand, where no autoscaler acts."""
+        for other in self.expected.objects:
+            if other["kind"] == "HorizontalPodAutoscaler":
+                target = other["spec"]["scaleTargetRef"]
+                if (target["kind"], target["name"]) == (obj["kind"], obj["metadata"]["name"]):
+                    return int(other["spec"].get("minReplicas") or 1)
+        return 1
 
     def _await_wave(self, wave: int, objects: Sequence[Object], later: Iterable[int]) -> None:
         release = self.expected.release
@@ -230,6 +246,17 @@ class Choreography:
             self._await_stopped(owners)
         self.sink(Step(STAGE, f"{release.name} stopped", "ok", "", time.monotonic() - began))
 
+    def _refuse_what_the_server_refuses(self) -> None:
+        """A field that cannot be changed would be refused only when everything has stopped already."""
+        for obj in self.expected.objects:
+            if is_hook(obj):
+                continue
+            try:
+                self.cluster.apply(obj, manager=HELM_MANAGER, dry_run=True)
+            except ClusterRefused as refusal:
+                detail = f"nothing was stopped: {deployed(obj)}: {refusal.fields['detail']}"
+                raise ReleaseFailed(release=self.expected.release.name, detail=detail) from refusal
+
     def _refuse_over_lost_node(self, owners: set[str]) -> None:
         """Stopping everything while one process cannot be stopped would only make an outage."""
         for lost in lost_nodes(self.cluster):
@@ -265,15 +292,26 @@ class Choreography:
         return False
 
     def _start_again(self, replicas: dict[str, int]) -> None:
-        """As it was before; a failure here must not hide the one that led to it."""
-        with contextlib.suppress(ClusterRefused, ClusterUnreachable):
-            for name, number in replicas.items():
-                live = self.cluster.get(_APPS, "StatefulSet", name, self.expected.release.namespace)
-                if live is not None and _annotation(live, STOPPED):
-                    _scale(self.cluster, live, number)
-                    self.cluster.apply(_bare(live), manager=_MANAGER)
+        """As it was before, unless the new set was applied; a failure here must not hide the one that led to it."""
+        deadline = time.monotonic() + _START_AGAIN_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if self._new_set_applied():
+                    return
+                for name, number in replicas.items():
+                    live = self.cluster.get(_APPS, "StatefulSet", name, self.expected.release.namespace)
+                    if live is not None and _annotation(live, STOPPED):
+                        _scale(self.cluster, live, number)
+                        self.cluster.apply(_bare(live), manager=_MANAGER)
+            except ClusterRefused:
+                return
+            except ClusterUnreachable:
+                # Whoever stopped everything waits for the API server before he leaves it at that.
+                time.sleep(_POLL_SECONDS)
+                continue
             text = f"{self.expected.release.name}: nothing of the change was applied; its processes start as before"
             self.sink(Note("warning", text))
+            return
 
     def _keep_replicas(self) -> None:
         """A number that helm set and now leaves to an autoscaler would fall to 1 when helm gives the field up.
