@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from mxbundle.lint.subject import Definition, Item
+from mxbundle.lint.workloads import at
 from sitebundle.crds import KIND
 from sitebundle.errors import LintInputUnreadable
 from sitebundle.podspecs import Object, flattened
@@ -35,8 +36,11 @@ def read_objects(texts: Sequence[Text]) -> tuple[list[Item], list[Definition]]:
     for text in texts:
         for source, entry in _entries(text):
             if entry.get("kind") == KIND:
-                names = entry["spec"]["names"]
-                definitions.append(Definition(text.name, str(entry["spec"]["group"]), str(names["kind"])))
+                group, kind = at(entry, "spec.group"), at(entry, "spec.names.kind")
+                if not group or not kind:
+                    name = entry["metadata"]["name"]
+                    raise LintInputUnreadable(path=text.name, detail=f"{KIND} {name} names no group or no kind")
+                definitions.append(Definition(text.name, str(group), str(kind)))
                 if "/templates/" not in source:
                     continue
             items.append(Item(text.name, entry))
@@ -49,7 +53,7 @@ def _entries(text: Text) -> Iterator[tuple[str, Object]]:
     for source, content in [("", parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]:
         try:
             entries = list(flattened(yaml.load_all(content, yaml.CSafeLoader)))
-        except yaml.YAMLError as fault:
+        except (yaml.YAMLError, ValueError) as fault:
             raise LintInputUnreadable(path=text.name, detail=f"not YAML: {' '.join(str(fault).split())}") from fault
         for entry in entries:
             metadata = entry.get("metadata")

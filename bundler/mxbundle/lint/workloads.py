@@ -85,16 +85,16 @@ class Workload:
         if strategy.get("type", "RollingUpdate") != "RollingUpdate":
             return 0
         rolling = strategy.get("rollingUpdate") or {}
-        if share(rolling.get("maxUnavailable", "25%"), self.most, up=False) > 0:
+        if share(_or_default(rolling.get("maxUnavailable")), self.most, up=False) > 0:
             return 0
-        return max(1, share(rolling.get("maxSurge", "25%"), self.most, up=True))
+        return max(1, share(_or_default(rolling.get("maxSurge")), self.most, up=True))
 
 
 def workloads_of(items: Iterable[Item], operands: Operands) -> Iterator[Workload]:
     """Every workload among `items`."""
     entries = list(items)
     scaled = {
-        (item.namespace, str(target.get("kind")), str(target.get("name"))): item.entry["spec"]
+        (item.namespace, str(target.get("kind")), str(target.get("name"))): at(item.entry, "spec") or {}
         for item in entries
         if item.kind == "HorizontalPodAutoscaler"
         for target in [at(item.entry, "spec.scaleTargetRef") or {}]
@@ -131,6 +131,11 @@ def _numbers(entry: Object, scaler: Mapping[str, Any] | None) -> tuple[int, int]
     if scaler is None:
         return count, count
     return int(scaler.get("minReplicas") or 1), int(scaler.get("maxReplicas") or 1)
+
+
+def _or_default(value: Any) -> Any:
+    """What Kubernetes takes where nothing, or null, stands; 0 stands for itself."""
+    return "25%" if value is None else value
 
 
 def share(value: Any, total: int, *, up: bool) -> int:

@@ -120,11 +120,47 @@ def test_a_definition_from_a_template_is_found_and_one_from_crds_is_not(tmp_path
     assert lint("-", given=f"---\n# Source: x/crds/a.yaml\n{crd}").returncode == 0
 
 
-@pytest.mark.parametrize("text", ["a: [", "just: text\n", "kind: ConfigMap\napiVersion: v1\nmetadata: {}\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "just: text\n",
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {}\n",
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {name: a}\ndata: {day: 2024-13-45}\n",
+        "kind: CustomResourceDefinition\napiVersion: apiextensions.k8s.io/v1\nmetadata: {name: a}\n",
+    ],
+)
 def test_what_is_no_object_is_one_clear_error(text: str) -> None:
     done = lint("-", given=text)
     assert done.returncode == 91
     assert "error[lint-input-unreadable]: standard input cannot be linted" in done.stderr
+
+
+def test_fields_that_others_leave_empty_are_read_as_kubernetes_does() -> None:
+    text = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a, namespace: b}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: a}}
+  strategy: {rollingUpdate: {maxUnavailable: null}}
+  template:
+    metadata: {labels: {app: a}}
+    spec:
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            - {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: a}}}
+      containers: [{name: c, image: "registry.site/a:1"}]
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: a, namespace: b}
+"""
+    done = lint("-", given=text)
+    assert done.returncode == 90
+    assert "error[internal]" not in done.stderr
 
 
 def test_rules_are_listed_and_explained() -> None:
