@@ -81,7 +81,7 @@ def deploy(
     with work_dir() as work, hold(operator, work, silent) as held:
         cluster = held.cluster
         ensure_namespaces(cluster, carried.stack.namespaces)
-        secrets.ensure_secrets(cluster, carried.stack.secrets, site.name)
+        secrets.ensure_secrets(cluster, carried.stack.secrets_at(site.spec_mapping()), site.name)
         apply_crds(cluster, carried.crds)
         inventory = read_inventory(cluster)
         plan = make_plan(cluster, carried, site, helm, inventory)

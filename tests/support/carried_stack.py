@@ -81,7 +81,8 @@ def loopback_site() -> Site:
 @functools.cache
 def _published() -> tuple[dict[str, Path], tuple[Object, ...]]:
     """Every published manifest by its address, and the CRDs in all of them."""
-    published = upstream.published()
+    wanted = {release.manifest for release in read_stack(MANIFESTS / "stack.yaml").releases if release.manifest}
+    published = {address: path for address, path in upstream.published().items() if address in wanted}
     crds = [crd for path in published.values() for crd in split_crds(read_objects(path.read_text(), path.name))[0]]
     return published, tuple(crds)
 
