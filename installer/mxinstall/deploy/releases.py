@@ -34,6 +34,8 @@ _NAMESPACE_MANAGER = "mxinstall-namespaces"
 STACK_LABEL = "mxbundle.io/stack"
 """The label of every namespace that the stack brought."""
 
+_GONE_SECONDS = 30.0
+
 _NEVER_PRUNED = (CRD, "Namespace", "PersistentVolumeClaim")
 _FIRST = (
     *("Namespace", "PriorityClass", "StorageClass", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role"),
@@ -128,10 +130,20 @@ def remove_release(
     if record.is_chart:
         recover(cluster, record.release, record.namespace)
         _fenced(cluster, lambda: helm.uninstall(record.release, record.namespace, timeout_seconds))
-    for entry in reversed(record.objects):
-        if entry.kind not in (*_NEVER_PRUNED, *keep):
-            cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
+    deleted = [entry for entry in reversed(record.objects) if entry.kind not in (*_NEVER_PRUNED, *keep)]
+    for entry in deleted:
+        cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
+    _await_gone(cluster, deleted)
     forget_record(cluster, record.release)
+
+
+def _await_gone(cluster: Cluster, entries: Sequence[Deployed]) -> None:
+    """Finalizers are for controllers of releases that go after this one: they get some time before they go too."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while time.monotonic() < deadline:
+        if not any(cluster.get(e.api_version, e.kind, e.name, e.namespace or None) for e in entries):
+            return
+        time.sleep(0.5)
 
 
 def in_order(objects: Sequence[Object]) -> list[Object]:
