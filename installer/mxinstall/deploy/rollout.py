@@ -129,10 +129,11 @@ class Choreography:
         cluster, objects = self.cluster, self.expected.objects
         rollout = rollout_of(cluster, objects, self.known)
         stopped = self._stopped_so_far(rollout)
+        if rollout.stops:
+            self._refuse_what_the_server_refuses()
+            run_checks(cluster, self.expected.release, objects, self.stop)
         try:
             if rollout.stops:
-                self._refuse_what_the_server_refuses()
-                run_checks(cluster, self.expected.release, objects, self.stop)
                 self._stop(rollout.stops)
             self._keep_replicas()
             self._hold(rollout)
@@ -294,6 +295,7 @@ class Choreography:
     def _start_again(self, replicas: dict[str, int]) -> None:
         """As it was before, unless the new set was applied; a failure here must not hide the one that led to it."""
         deadline = time.monotonic() + _START_AGAIN_SECONDS
+        started = False
         while time.monotonic() < deadline:
             try:
                 if self._new_set_applied():
@@ -303,14 +305,16 @@ class Choreography:
                     if live is not None and _annotation(live, STOPPED):
                         _scale(self.cluster, live, number)
                         self.cluster.apply(_bare(live), manager=_MANAGER)
+                        started = True
             except ClusterRefused:
                 return
             except ClusterUnreachable:
                 # Whoever stopped everything waits for the API server before he leaves it at that.
                 time.sleep(_POLL_SECONDS)
                 continue
-            text = f"{self.expected.release.name}: nothing of the change was applied; its processes start as before"
-            self.sink(Note("warning", text))
+            if started:
+                name = self.expected.release.name
+                self.sink(Note("warning", f"{name}: nothing of the change was applied; its processes start as before"))
             return
 
     def _keep_replicas(self) -> None:
