@@ -163,6 +163,7 @@ frontend matrix
     {{- end }}
     use_backend %[var(txn.backend)]
     default_backend main
+    http-response set-header X-MX-Worker "%b/%s"
 {{ range $process := $processes }}
 {{- range $backend := (fromYaml (include "synapse.backends" (dict "routes" $routes "type" $process.name))).backends }}
 backend {{ $backend.name }}
