@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mxinstall.proof.matrix import MatrixError, Message, Session, texts_of_room
+from mxinstall.proof.matrix import MatrixError, Message, Session, gap_of_room, texts_of_room
 
 SENDERS_AT_MOST = 2048
 """Threads that wait for acknowledgements: one a message that may be waiting at once."""
@@ -165,19 +165,30 @@ class Heard:
 def keep_syncing(session: Session, room_id: str) -> Iterator[Heard]:
     """A client that syncs in the background for the length of the block, through whatever happens to the servers."""
     heard, ended = Heard(), threading.Event()
-    since = str(session.sync()["next_batch"])
+    start = session.sync()
+    known = {message.event_id for message in texts_of_room(start, room_id)}
+    since = str(start["next_batch"])
+
+    def missed(gap: str) -> Iterator[str]:
+        """What is between the gap's end and what was heard before."""
+        for message in session.history(room_id, before=gap):
+            if message.event_id in known or message.event_id in heard.event_ids:
+                return
+            yield message.event_id
 
     def listen(since: str) -> None:
         last = time.monotonic()
         while not ended.is_set():
             try:
                 answer = session.sync(since, timeout_seconds=2, request_timeout_seconds=15.0)
+                gap = gap_of_room(answer, room_id)
+                between = set(missed(gap)) if gap else set()
             except MatrixError:
                 heard.failures += 1
                 ended.wait(0.25)
                 continue
             since = str(answer["next_batch"])
-            heard.event_ids |= {message.event_id for message in texts_of_room(answer, room_id)}
+            heard.event_ids |= between | {message.event_id for message in texts_of_room(answer, room_id)}
             heard.longest_silence_seconds = max(heard.longest_silence_seconds, time.monotonic() - last)
             last = time.monotonic()
 

@@ -208,10 +208,13 @@ class Session:
             query["since"] = since
         return self.json("GET", "/_matrix/client/v3/sync", query=query, timeout_seconds=request_timeout_seconds)
 
-    def history(self, room_id: str, page: int = 100) -> Iterator[Message]:
-        """Every text message of the room, the newest first, page by page as far back as there is any."""
+    def history(self, room_id: str, page: int = 100, before: str | None = None) -> Iterator[Message]:
+        """Every text message of the room, or those from the token `before` on, the newest first, page by page as far
+        back as there is any."""
         path = f"/_matrix/client/v3/rooms/{quote(room_id, safe='')}/messages"
         query: dict[str, str | int] = {"dir": "b", "limit": page}
+        if before:
+            query["from"] = before
         for _ in range(10_000):
             answer = self.json("GET", path, query=query)
             yield from texts(answer.get("chunk", []))
@@ -247,8 +250,22 @@ def texts(events: list[Json]) -> Iterator[Message]:
 
 def texts_of_room(sync: Json, room_id: str) -> list[Message]:
     """The text messages that one /sync answer shows of a joined room."""
-    room = sync.get("rooms", {}).get("join", {}).get(room_id, {})
-    return list(texts(room.get("timeline", {}).get("events", [])))
+    return list(texts(_timeline(sync, room_id).get("events", [])))
+
+
+def gap_of_room(sync: Json, room_id: str) -> str | None:
+    """Where the gap ends that one /sync answer leaves in a joined room, as a token for `history`; None without one.
+
+    A homeserver shows no more of a timeline than its `filter_timeline_limit`, 100 in Synapse, whatever a client asks
+    for; after a silence more than that may be new, and a client reads the rest from the room's history.
+    """
+    timeline = _timeline(sync, room_id)
+    return str(timeline["prev_batch"]) if timeline.get("limited") else None
+
+
+def _timeline(sync: Json, room_id: str) -> Json:
+    found: Json = sync.get("rooms", {}).get("join", {}).get(room_id, {}).get("timeline", {})
+    return found
 
 
 def transaction_id() -> str:

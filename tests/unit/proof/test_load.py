@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from mxinstall.proof.load import Load, Sent, judge, keep_syncing, send_load
@@ -28,6 +28,7 @@ class Scripted(ThreadingHTTPServer):
         self.forgets: set[str] = set()
         self.unheard: set[str] = set()
         self.down = False
+        self.shows_at_most = 100
         self.guard = threading.Lock()
         self.requests = 0
 
@@ -70,14 +71,18 @@ class _Handler(BaseHTTPRequestHandler):
                 {"type": "m.room.message", "event_id": event_id, "sender": "@a:test", "content": {"body": body}}
                 for event_id, body in self.server.timeline
             ]
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         if "/sync" in self.path:
             time.sleep(0.02)
-            room = {"timeline": {"events": events}}
-            return self._answer(200, {"next_batch": "s", "rooms": {"join": {ROOM: room}}})
-        events.reverse()
-        start = int(self.path.partition("from=")[2] or 0)
-        more = {"end": str(start + 7)} if start + 7 < len(events) else {}
-        return self._answer(200, {"chunk": events[start : start + 7], **more})
+            shown = events[int(asked.get("since", 0)) :]
+            gap = max(0, len(shown) - self.server.shows_at_most)
+            timeline = {"events": shown[gap:], "limited": gap > 0, "prev_batch": str(len(events) - len(shown) + gap)}
+            room = {"timeline": timeline}
+            return self._answer(200, {"next_batch": str(len(events)), "rooms": {"join": {ROOM: room}}})
+        end = int(asked.get("from", len(events)))
+        start = max(0, end - 7)
+        more = {"end": str(start)} if start else {}
+        return self._answer(200, {"chunk": events[start:end][::-1], **more})
 
     def _answer(self, status: int, value: object) -> None:
         data = json.dumps(value).encode()
@@ -180,6 +185,29 @@ def test_a_client_in_the_background_hears_what_is_sent(homeserver: Scripted) -> 
         while len(heard.event_ids) < 8 and time.monotonic() < end:
             time.sleep(0.02)
     assert heard.event_ids == {one.event_id for one in load.acknowledged}
+
+
+def test_a_client_that_is_shown_a_part_of_what_is_new_reads_the_rest_and_hears_nothing_older(
+    homeserver: Scripted,
+) -> None:
+    before = send(homeserver, count=8)
+    homeserver.shows_at_most = 3
+    with keep_syncing(session_on(homeserver), ROOM) as heard:
+        load = send_load(
+            session_on(homeserver),
+            ROOM,
+            "burst",
+            count=40,
+            per_second=4000.0,
+            patience_seconds=5.0,
+            fault=lambda: None,
+            fault_after=0,
+        )
+        end = time.monotonic() + 5
+        while len(heard.event_ids) < 40 and time.monotonic() < end:
+            time.sleep(0.02)
+    assert heard.event_ids == {one.event_id for one in load.acknowledged}
+    assert not heard.event_ids & {one.event_id for one in before.acknowledged}
 
 
 def test_a_refusal_is_repeated_for_a_put_and_never_for_a_post(homeserver: Scripted) -> None:
