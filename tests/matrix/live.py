@@ -40,7 +40,12 @@ def _module(name: str, title: str, covers: tuple[str, ...], seconds: float, fold
         return row
 
 
-_module("plain-helm", "The charts are installed by plain `helm install` with values alone", CHARTS, 420)
+_module(
+    "plain-helm",
+    "Synapse and Valkey are installed by plain `helm install` with values alone, on a database that somebody else made",
+    (*CHARTS, "tests/site/plain"),
+    420,
+)
 _module("restore", "A backup is restored into a new cluster, to a moment", CHARTS, 720)
 _module(
     "certificates-live",
