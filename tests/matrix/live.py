@@ -17,10 +17,10 @@ WITHOUT_FAULTS = "MXDARK_WITHOUT_FAULTS"
 """Tells the tests' demo that it need not break anything: other cases do."""
 
 
-def _module(name: str, title: str, covers: tuple[str, ...], folder: str = "tests/site") -> None:
+def _module(name: str, title: str, covers: tuple[str, ...], seconds: float, folder: str = "tests/site") -> None:
     path = f"{folder}/test_{name.replace('-', '_')}.py"
 
-    @case("live", name, title, (path, "tests/support", *covers))
+    @case("live", name, title, (path, "tests/support", *covers), seconds)
     def act(trial: Trial) -> Row:
         # The module builds and installs by itself, so it starts outside the site, as `make test` does.
         command = ["nsenter", "--net=/proc/1/ns/net", "--", sys.executable, "-m", "pytest", "-q", path]
@@ -35,30 +35,42 @@ def _module(name: str, title: str, covers: tuple[str, ...], folder: str = "tests
         )
         last = re.search(r"(\d+) passed.* in ([\d.]+)s", done.stdout)
         row: Row = {"what": last[0] if last else "", "seconds": float(last[2]) if last else None}
-        if done.returncode != 0 or last is None:
+        if done.returncode != 0 or last is None or "skipped" in last[0]:
             raise Wrong(done.stdout[-1500:], row)
         return row
 
 
-_module("plain-helm", "The charts are installed by plain `helm install` with values alone", CHARTS)
-_module("restore", "A backup is restored into a new cluster, to a moment", CHARTS)
+_module(
+    "plain-helm",
+    "Synapse and Valkey are installed by plain `helm install` with values alone, on a database that somebody else made",
+    (*CHARTS, "tests/site/plain"),
+    420,
+)
+_module("restore", "A backup is restored into a new cluster, to a moment", CHARTS, 720)
 _module(
     "certificates-live",
     "Every certificate is renewed at once, under load; the proof passes afterwards",
     (*CHARTS, "installer/mxinstall"),
+    420,
 )
 _module(
     "rollout-live",
     "Processes are added and removed by site.yaml while two users write",
     (*CHARTS, "installer/mxinstall"),
+    600,
 )
-_module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", ("installer/mxinstall",))
-_module("rollout-order", "In which order a change reaches processes, on a real API server", ("installer/mxinstall",))
-_module("node-loss", "A node that is lost for good is given up and taken back", ("installer/mxinstall",))
-_module("network-policies", "The site's network enforces policies as Kubernetes defines them", ("darksite",))
+_module(
+    "certificates-renewed", "Certificates are renewed everywhere, on a real API server", ("installer/mxinstall",), 120
+)
+_module(
+    "rollout-order", "In which order a change reaches processes, on a real API server", ("installer/mxinstall",), 420
+)
+_module("node-loss", "A node that is lost for good is given up and taken back", ("installer/mxinstall",), 300)
+_module("network-policies", "The site's network enforces policies as Kubernetes defines them", ("darksite",), 240)
 _module(
     "valkey-failover",
     "Valkey's servers, sentinels and proxies die in every order, without Kubernetes",
     ("manifests/charts/valkey",),
+    300,
     "tests/integration",
 )

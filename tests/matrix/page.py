@@ -18,8 +18,10 @@ Each row is one run of one case against a whole installed system: three nodes on
 parts, network policies enforced. While a client sends messages at a steady rate, each with its own transaction id,
 one thing is broken. *Writes again* is the longest time in seconds without an acknowledged write from the fault on;
 *whole again* is when every part was back. A fresh login then reads everything: an acknowledged message that is not
-there is lost. Unacknowledged ones are counted, not hidden. Where the whole site loses its power, the messages were sent
-just before, and *writes again* is when the whole proof passed. Figures are single runs, not statistics.
+there is lost. Unacknowledged ones are counted, not hidden. Where the whole site loses its power, *whole again* counts
+from that moment until the whole proof has passed and every part is back; the rows in `failures.jsonl` have the order of
+the start, its seed, and the seconds from the first machine's start to the proof. Figures are single runs, not
+statistics.
 """,
     "edges": """# Network policies, each edge taken away alone
 

@@ -33,6 +33,7 @@ from sitebundle.errors import MxError
 from tests.matrix.registry import Row, Wrong
 
 MESSAGES = 560
+LEAST_MESSAGES = 500
 PER_SECOND = 7.0
 LEAST_PER_SECOND = 5.0
 FAULT_AFTER = 105
@@ -118,7 +119,7 @@ class Trial:
 
     @contextmanager
     def people(self, avoid: Node | None = None) -> Iterator[People]:
-        """Two fresh users and their room; both are deactivated and the room is purged at the end.
+        """Two fresh users and their room; both are deactivated and all rooms are purged at the end.
 
         They reach the edge at another node than `avoid`: what they cannot reach would tell nothing of the rest.
         """
@@ -150,7 +151,9 @@ class Trial:
         patience_seconds: float = 150.0,
         whole_seconds: float = 300.0,
         until_whole: Callable[[], bool] | None = None,
+        count: int = MESSAGES,
         per_second: float = PER_SECOND,
+        least_per_second: float = LEAST_PER_SECOND,
         fault_after: int = FAULT_AFTER,
     ) -> Row:
         """Send the load, break something on the way, wait until all is whole, read back. Raises Wrong.
@@ -176,29 +179,30 @@ class Trial:
                 people.alice,
                 people.room,
                 label,
-                count=MESSAGES,
+                count=count,
                 per_second=per_second,
                 patience_seconds=patience_seconds,
                 fault=break_it,
                 fault_after=fault_after,
             )
-        return self._judged(people, load, beat, told)
+        return self._judged(people, load, beat, told, least_per_second)
 
     def all_ready(self, wanted: int) -> bool:
         """Whether as many pods as `wanted` are ready; no where nobody answers."""
-        return len(self._ready_or_none()) >= wanted
+        return len(self.ready_or_none()) >= wanted
 
     def _whole(self, before: dict[str, str]) -> bool:
-        now = self._ready_or_none()
+        now = self.ready_or_none()
         return len(now) >= len(before) and now != before
 
-    def _ready_or_none(self) -> dict[str, str]:
+    def ready_or_none(self) -> dict[str, str]:
+        """As `ready`; nothing where nobody answers."""
         try:
             return self.ready()
         except MxError:
             return {}
 
-    def _judged(self, people: People, load: Load, beat: Pulse | None, told: dict[str, Any]) -> Row:
+    def _judged(self, people: People, load: Load, beat: Pulse | None, told: dict[str, Any], least: float) -> Row:
         fresh = people.scene.server.login(people.scene.accounts["bob"], "mxtrial, afterwards")
         judgement = judge(load, fresh.history(people.room))
         silence = beat.longest_silence(told["at"]) if beat else load.longest_silence_seconds
@@ -216,7 +220,9 @@ class Trial:
         }
         if judgement.lost:
             raise Wrong(f"acknowledged and lost: {', '.join(judgement.lost[:5])}", row)
-        if load.per_second < LEAST_PER_SECOND or not load.recovered:
+        if len(load.sent) < LEAST_MESSAGES:
+            raise Wrong(f"only {len(load.sent)} messages were sent across it", row)
+        if load.per_second < least or not load.recovered:
             raise Wrong("the load was too slow, or its last message was never acknowledged", row)
         if "whole" not in told:
             raise Wrong("not everything came back in time", row)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from darksite import lifecycle
+from darksite import lifecycle, power
 from darksite.demo import operator_environment
 from darksite.site import Site
 
@@ -56,6 +56,8 @@ def site() -> Iterator[Site]:
     """
     wanted = Site.from_environment()
     found = lifecycle.status(wanted)
+    # Whoever was killed while a node was cut off or without power has not put it back.
+    power.mend(wanted)
     lifecycle.up(wanted, print)
     yield wanted
     if not found.exists:
@@ -83,6 +85,7 @@ def operator() -> Operator:
 def demo() -> dict[str, Any]:
     """The report of a whole demo on this machine. It needs root; a demo that cannot run is a failure, never a skip."""
     assert os.geteuid() == 0, "the tests of a site need root: they make network namespaces, mounts and cgroups"
+    power.mend(Site.from_environment())
     without_faults = os.environ.get("MXDARK_WITHOUT_FAULTS") == "1"
     command = [sys.executable, "-m", "darksite", "demo", *(["--no-faults"] if without_faults else [])]
     done = subprocess.run(command, cwd=ROOT, check=False, timeout=2400)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.site
 CHARTS = Path(__file__).parents[2] / "manifests/charts"
 SPACE = "plain"
 DATABASE = f"database.{SPACE}.svc.cluster.local"
-READY_SECONDS = 300
+READY_SECONDS = 480
+GONE_SECONDS = 240
 Operator = Callable[..., str]
 
 TALK = (Path(__file__).parent / "plain/talk.py").read_text()
@@ -37,6 +38,8 @@ def installed(demo: dict[str, Any], operator: Operator, tmp_path_factory: pytest
     assert demo["passed"], demo["failure"]
     folder = tmp_path_factory.mktemp("plain")
     helm = str(binaries.ensure("helm"))
+    # A run that was killed has left everything.
+    remove(operator)
     kept = folder / "objects.json"
     kept.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": prerequisites(operator)}))
     operator("kubectl", "apply", "--server-side", f"--filename={kept}")
@@ -49,7 +52,7 @@ def installed(demo: dict[str, Any], operator: Operator, tmp_path_factory: pytest
             operator(*command, "--wait", f"--timeout={READY_SECONDS}s")
         yield operator
     finally:
-        operator("kubectl", "delete", "namespace", SPACE, "--wait=false", check=False)
+        remove(operator)
 
 
 def test_helm_calls_both_releases_deployed(installed: Operator) -> None:
@@ -84,9 +87,12 @@ def image_of(operator: Operator, namespace: str, kind: str, container: int = 0) 
 
 
 def valkey_values(operator: Operator) -> dict[str, Any]:
+    small = {"requests": {"cpu": "10m", "memory": "24Mi"}}
     return {
         "global": {"image": image_of(operator, "matrix-data", "statefulset/valkey-server")},
-        "proxy": {"image": image_of(operator, "matrix", "deployment/routing")},
+        "proxy": {"image": image_of(operator, "matrix", "deployment/routing"), "resources": small},
+        "server": {"resources": small},
+        "sentinel": {"resources": small},
         "maxMemory": "32mb",
     }
 
@@ -102,7 +108,7 @@ def synapse_values(operator: Operator) -> dict[str, Any]:
         "media": {"storage": {"type": "ephemeral", "size": "100Mi"}},
         "workerDefaults": {"resources": small},
         "main": {"resources": small},
-        "routing": {"image": image_of(operator, "matrix", "deployment/routing"), "replicas": 2},
+        "routing": {"image": image_of(operator, "matrix", "deployment/routing"), "replicas": 2, "resources": small},
     }
 
 
@@ -177,6 +183,11 @@ def database_objects(operator: Operator) -> list[dict[str, Any]]:
             },
         },
     ]
+
+
+def remove(operator: Operator) -> None:
+    """Whoever comes next has the nodes to themselves."""
+    operator("kubectl", "delete", "namespace", SPACE, "--ignore-not-found", "--wait", f"--timeout={GONE_SECONDS}s")
 
 
 def wait_ready(operator: Operator, what: str) -> None:

@@ -29,6 +29,7 @@ PLACES = Places(ROOT / "build")
 PROGRAMS = Path(sys.executable).parent
 REHEARSAL = Path(__file__).with_name("rehearsal.py")
 RESTORED = "postgres-restored"
+KEPT = ".before-rehearsal"
 WAIT_SECONDS = 300
 INSTALL_SECONDS = 1500
 Operator = Callable[..., str]
@@ -106,9 +107,13 @@ class Rehearsal:
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
 
-    def set_values(self, values: dict[str, Any] | None) -> None:
-        site = yaml.safe_load(self.site_file.read_text())
-        site["spec"]["values"] = values or {}
+    def set_values(self, values: dict[str, Any]) -> None:
+        """Say in site.yaml what is to be restored; `forget_the_restore` takes it back."""
+        kept = self.site_file.with_suffix(KEPT)
+        if not kept.exists():
+            kept.write_text(self.site_file.read_text())
+        site = yaml.safe_load(kept.read_text())
+        site["spec"]["values"] = {**(site["spec"].get("values") or {}), **values}
         self.site_file.write_text(yaml.safe_dump(site, sort_keys=False))
 
     def back_up(self) -> dict[str, Any]:
@@ -164,9 +169,24 @@ def _named(obj: dict[str, Any], name: str) -> bool:
     return bool(obj["metadata"]["name"] == name)
 
 
+def forget_the_restore(site: Site) -> bool:
+    """Give site.yaml back what it said before the rehearsal; False when it says nothing else."""
+    site_file = site.installer_state / SITE_NAME / "site.yaml"
+    kept = site_file.with_suffix(KEPT)
+    if not kept.exists():
+        return False
+    kept.replace(site_file)
+    return True
+
+
 @pytest.fixture(scope="module")
-def told(demo: dict[str, Any], site: Site, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Told:
+def told(request: pytest.FixtureRequest, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    # A rehearsal that was killed leaves its wishes in site.yaml, and the demo would fulfil them.
+    forget_the_restore(Site.from_environment())
+    demo: dict[str, Any] = request.getfixturevalue("demo")
+    site: Site = request.getfixturevalue("site")
     assert demo["passed"], demo["failure"]
+    _remove_restored(operator)
     act = Rehearsal(operator, site, tmp_path_factory.mktemp("rehearsal") / "users.json")
     found = Told()
     _look_at_the_pooler(act, found)
@@ -187,7 +207,9 @@ def told(demo: dict[str, Any], site: Site, operator: Operator, tmp_path_factory:
     gone = ["pod", "-l", "app.kubernetes.io/name=synapse", "--for=delete", "--timeout=180s"]
     act.kubectl("-n", "matrix", "wait", *gone)
     host = f"{RESTORED}-pooler.matrix-data.svc.cluster.local"
-    recovery = {"name": RESTORED, "recovery": {"source": "postgres", "targetTime": target}}
+    # No two Clusters write into one archive, and the one of a rehearsal before this one stays in the store.
+    archive = {"serverName": f"{RESTORED}-{int(time.time())}"}
+    recovery = {"name": RESTORED, "recovery": {"source": "postgres", "targetTime": target}, "backup": archive}
     try:
         act.set_values({"postgres": recovery, "synapse": {"database": {"host": host}}})
         began = time.monotonic()
@@ -201,12 +223,16 @@ def told(demo: dict[str, Any], site: Site, operator: Operator, tmp_path_factory:
             found.clusters[cluster["metadata"]["name"]] = cluster
     finally:
         # The other tests want the system that the demo made: it was not touched. The install stops and starts Synapse.
-        act.set_values(None)
+        forget_the_restore(site)
         act.install()
+        _remove_restored(operator)
     found.history_of_the_old_one = act.read()
-    act.kubectl("delete", "cluster", RESTORED, "-n", "matrix-data", "--wait")
     (PLACES.build / "restore-report.json").write_text(json.dumps(vars(found), indent=1) + "\n")
     return found
+
+
+def _remove_restored(operator: Operator) -> None:
+    operator("kubectl", "delete", "cluster", RESTORED, "-n", "matrix-data", "--ignore-not-found", "--wait")
 
 
 def _look_at_the_pooler(act: Rehearsal, found: Told) -> None:

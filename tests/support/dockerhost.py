@@ -1,15 +1,16 @@
 """A Docker daemon of a test's own: real containerd and dockerd in a folder, no network, ended by process id.
 
-A machine that has none gets Debian's; one that cannot run it fails the test.
+The programs are Debian's, unpacked from their packages into the cache of built things and never installed: the machine
+is left as it was. One that cannot run them fails the test.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,9 +20,10 @@ from typing import Any
 
 import docker
 
-PACKAGE = "docker.io"
+from darksite import cache
+
+PACKAGES = ("docker.io", "containerd", "runc", "libdevmapper1.02.1")
 _START_SECONDS = 60.0
-_NOT_STARTED_BY_APT = "#!/bin/sh\nexit 101\n"
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,28 @@ def running_docker(folder: Path) -> Iterator[DockerHost]:
     """A daemon in `folder`, for as long as the block runs."""
     if os.geteuid() != 0:
         raise PermissionError("a Docker daemon is started by root alone")
-    _install()
+    programs = cache.built("docker", _unpack, [" ".join(PACKAGES)])
     folder.mkdir(parents=True, exist_ok=True)
     containerd, dockerd = folder / "containerd.sock", folder / "docker.sock"
     with ExitStack() as stack:
         command = ["containerd", "--address", containerd, "--root", folder / "containerd", "--state", folder / "state"]
-        stack.enter_context(_process(command, folder / "containerd.log", containerd))
+        stack.enter_context(_process(command, folder / "containerd.log", containerd, programs))
         command = ["dockerd", "--host", f"unix://{dockerd}", "--containerd", containerd]
         command += ["--data-root", folder / "docker", "--exec-root", folder / "exec", "--pidfile", folder / "pid"]
         command += ["--storage-driver", "vfs", "--bridge=none", "--iptables=false", "--ip-forward=false"]
-        stack.enter_context(_process(command, folder / "dockerd.log", dockerd))
+        stack.enter_context(_process(command, folder / "dockerd.log", dockerd, programs))
         yield DockerHost(f"unix://{dockerd}")
 
 
 @contextmanager
-def _process(command: Sequence[object], log: Path, socket: Path) -> Iterator[None]:
+def _process(command: Sequence[object], log: Path, socket: Path, programs: Path) -> Iterator[None]:
+    # Theirs first, so that a Docker which the machine has is neither needed nor touched.
+    paths = ":".join(str(programs / place) for place in ("usr/bin", "usr/sbin"))
+    (libraries,) = {str(place.parent) for place in programs.glob("**/libdevmapper.so.1.02.1")}
+    environment = {**os.environ, "PATH": f"{paths}:{os.environ['PATH']}", "LD_LIBRARY_PATH": libraries}
     with log.open("wb") as output:
-        process = subprocess.Popen([str(word) for word in command], stdout=output, stderr=output)
+        started = ["env", *(str(word) for word in command)]
+        process = subprocess.Popen(started, stdout=output, stderr=output, env=environment)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not socket.exists():
@@ -94,23 +101,14 @@ def _process(command: Sequence[object], log: Path, socket: Path) -> Iterator[Non
             process.wait()
 
 
-def _install() -> None:
-    if shutil.which("dockerd") and shutil.which("containerd"):
-        return
-    # Debian's package would start a daemon that changes the machine's firewall.
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
-        policy.write_text(_NOT_STARTED_BY_APT)
-        policy.chmod(0o755)
-    try:
-        apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
-        subprocess.run([*apt, "update"], check=True)
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run([*apt, "install", "-y", "--no-install-recommends", PACKAGE], env=environment, check=True)
-    finally:
-        if ours:
-            policy.unlink()
+def _unpack(target: Path) -> None:
+    """Fill `target` with the packages' files. No script of theirs runs, and the package manager knows nothing of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Another apt may be renewing the lists, and there is no option to wait for it: what fails shows in `download`.
+        subprocess.run(["apt-get", "-q", "update"], check=False)
+        subprocess.run(["apt-get", "-q", "download", *PACKAGES], cwd=folder, check=True)
+        for package in Path(folder).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", package, target], check=True)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -30,5 +31,12 @@ token = call("POST", PUBLIC + "/_matrix/client/v3/login", login)["access_token"]
 room = call("POST", PUBLIC + "/_matrix/client/v3/createRoom", {}, token)["room_id"]
 send = PUBLIC + "/_matrix/client/v3/rooms/" + urllib.parse.quote(room, safe="") + "/send/m.room.message/1"
 sent = call("PUT", send, {"msgtype": "m.text", "body": "hello"}, token)["event_id"]
-joined = call("GET", PUBLIC + "/_matrix/client/v3/sync?timeout=5000", token=token)["rooms"]["join"]
-print(json.dumps({"sent": sent, "seen": [event["event_id"] for event in joined[room]["timeline"]["events"]]}))
+seen = []
+# Whoever answers /sync hears of the message a moment after the sender knows that it is kept.
+for _ in range(20):
+    joined = call("GET", PUBLIC + "/_matrix/client/v3/sync", token=token)["rooms"].get("join", {})
+    seen = [event["event_id"] for event in joined.get(room, {}).get("timeline", {}).get("events", [])]
+    if sent in seen:
+        break
+    time.sleep(1)
+print(json.dumps({"sent": sent, "seen": seen}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,36 @@ def test_a_line_that_was_cut_off_is_no_row(tmp_path: Path, monkeypatch: pytest.M
     assert rows.newest("failures")["one"]["verdict"] == "pass"
 
 
-def test_the_shards_of_a_matrix_are_all_of_it_once() -> None:
-    names = [str(number) for number in range(17)]
-    parts = [shard(names, number, 3) for number in (1, 2, 3)]
-    assert sorted(name for part in parts for name in part) == sorted(names)
+def test_rows_of_two_runs_are_joined_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FOLDER", tmp_path / "here")
+    for place, lines in {
+        "here": [("one", "fail", "2026-11-26T10:00:00+00:00"), ("two", "pass", "2026-11-26T09:00:00+00:00")],
+        "there": [("one", "pass", "2026-11-26T11:00:00+00:00"), ("two", "fail", "2026-11-26")],
+    }.items():
+        (tmp_path / place).mkdir()
+        for case, verdict, date in lines:
+            with (tmp_path / place / "live.jsonl").open("a") as file:
+                file.write(json.dumps({"case": case, "verdict": verdict, "date": date}) + "\n")
+    assert rows.take_over("live", tmp_path / "there") == 2
+    assert rows.take_over("live", tmp_path / "there") == 0
+    assert {case: row["verdict"] for case, row in rows.newest("live").items()} == {"one": "pass", "two": "pass"}
+
+
+def test_a_row_after_a_line_that_was_cut_off_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FOLDER", tmp_path)
+    (tmp_path / "live.jsonl").write_text('{"case": "one", "verd')
+    rows.append("live", {"case": "one", "verdict": "pass"})
+    assert rows.newest("live")["one"]["verdict"] == "pass"
+
+
+def test_the_shards_of_a_matrix_are_all_of_it_once_and_take_about_as_long() -> None:
+    seconds = {str(number): float(10 + 90 * (number % 4)) for number in range(17)}
+    parts = [shard(seconds, number, 3) for number in (1, 2, 3)]
+    assert sorted(name for part in parts for name in part) == sorted(seconds)
+    took = [sum(seconds[name] for name in part) for part in parts]
+    assert max(took) - min(took) <= max(seconds.values())
     with pytest.raises(ValueError, match="no shard 4 of 3"):
-        shard(names, 4, 3)
+        shard(seconds, 4, 3)
 
 
 def test_a_stale_row_is_shown_as_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
