@@ -15,8 +15,8 @@ from mxinstall.deploy.fencing import hold
 from mxinstall.deploy.inventory import read_inventory
 from mxinstall.deploy.journal import Account, Journal, read_accounts
 from mxinstall.deploy.ready import on_record, wait_ready
-from mxinstall.deploy.secrets import Expiry, expiries
 from mxinstall.deploy.workdir import work_dir
+from mxinstall.expiries import Expiry, every_expiry
 from mxinstall.site import Site
 from sitebundle.errors import CertificateUnknown, NotInstalled
 from sitebundle.events import Sink, Step, stage
@@ -43,8 +43,8 @@ class Renewal:
 
 
 def listed(cluster: Cluster) -> list[Expiry]:
-    """Every certificate of the system, soonest first. Reads only. Raises NotInstalled."""
-    return expiries(cluster, _installed(cluster).namespaces)
+    """Every certificate, CA and key that ends, soonest first. Reads only. Raises NotInstalled, TrustStoreInvalid."""
+    return every_expiry(cluster, _installed(cluster))
 
 
 def renew_certificates(

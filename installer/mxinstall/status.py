@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.audit import AuditReport, audit
@@ -23,7 +22,7 @@ from mxinstall.deploy.members import Members, degraded
 from mxinstall.deploy.nodes import LostNode, lost_nodes
 from mxinstall.deploy.ready import on_record, pod_trouble, unmet
 from mxinstall.deploy.rollout import left_behind
-from mxinstall.deploy.secrets import Expiry, expiries, served_expiry
+from mxinstall.expiries import Expiry, expiry_lines, soonest_first, sources
 from mxinstall.helm_release import revisions
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, MxError
 from sitebundle.stack import Release, Stack
@@ -100,6 +99,7 @@ class Status:
             and not self.nodes
             and not self.degraded
             and not self.away
+            and not any(entry.kind == "certificate" and entry.level() == "ended" for entry in self.certificates)
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Status:
                 for release in self.releases
             ],
             "pods": [vars(pod) for pod in self.pods],
-            "certificates": [{"secret": entry.name, "ends": entry.ends.isoformat()} for entry in self.certificates],
+            "certificates": [entry.as_json() for entry in self.certificates],
             "audit": self.audit.as_json() if self.audit else None,
             "registry": vars(self.registry) if self.registry else None,
         }
@@ -145,14 +145,15 @@ def read_status(cluster: Cluster) -> Status:
     inventory = look("the inventory", lambda: read_inventory(cluster), dict[str, ReleaseRecord]())
     pods = look("the pods", lambda: [pod for ns in namespaces for pod in cluster.list("v1", "Pod", ns)], list[Object]())
     releases = [look(name, partial(_release, cluster, stack, record), None) for name, record in inventory.items()]
+    ends = look("what ends", lambda: sources(cluster, account), dict[str, Callable[[], list[Expiry]]]())
     locked = {name: tuple(digests) for name, digests in account.images.items()}
     return Status(
         account=account,
         holder=holder,
         releases=tuple(release for release in releases if release is not None),
         pods=tuple(_pod(pod) for pod in pods),
-        certificates=look(
-            "the certificates", lambda: _certificates(cluster, account, namespaces), tuple[Expiry, ...]()
+        certificates=tuple(
+            soonest_first(entry for what, read in ends.items() for entry in look(what, read, list[Expiry]()))
         ),
         audit=look("the containers", lambda: audit(cluster, namespaces, locked), None),
         registry=look("the registry", lambda: _registry(account.site), None),
@@ -215,11 +216,9 @@ def status_text(status: Status, now: datetime | None = None) -> str:
         lines.append(f"audit: {status.audit.matched} of {status.audit.running} containers run what the lock says")
         lines += [f"  {entry.name}: {entry.problem}" for entry in status.audit.mismatched]
     lines += _registry_text(status)
-    moment = now or datetime.now(UTC)
-    lines += [
-        f"certificate {entry.name} ends {entry.ends:%Y-%m-%d}, in {(entry.ends - moment).days} days"
-        for entry in status.certificates
-    ]
+    if status.certificates:
+        lines.append("certificates, CAs and keys, soonest first:")
+        lines += [f"  {line}" for line in expiry_lines(status.certificates, now)]
     return "\n".join(lines)
 
 
@@ -228,18 +227,6 @@ def _registry_text(status: Status) -> list[str]:
         return []
     verdict = "answers" if status.registry.answers else "DOES NOT ANSWER"
     return [f"registry {status.registry.address}: {verdict}, restarted {status.registry.restarts} times"]
-
-
-def _certificates(cluster: Cluster, account: Account, namespaces: list[str]) -> tuple[Expiry, ...]:
-    """Of every Secret, and what the API server and a registry with TLS show."""
-    from mxinstall.site import Site as SiteModel
-
-    found = expiries(cluster, namespaces)
-    server, registry = urlsplit(cluster.server), SiteModel.model_validate(account.site).spec.registry
-    addresses = [f"{server.hostname}:{server.port or 443}"] if server.scheme == "https" else []
-    addresses += [registry.push] if registry.scheme == "https" else []
-    found += [shown for address in addresses if (shown := served_expiry(address)) is not None]
-    return tuple(sorted(found, key=lambda entry: (entry.ends, entry.name)))
 
 
 def _release(cluster: Cluster, stack: Stack, record: ReleaseRecord) -> ReleaseStatus:

@@ -174,5 +174,11 @@ def test_every_certificate_is_listed_the_cas_and_operators_too(operator: Cluster
     assert ca is not None
     text = issue(ca, "webhook", ("webhook",), ("server",)).certificate
     operator.create({**theirs, "data": {"tls.crt": base64.b64encode(text.encode()).decode()}})
-    names = {entry.name for entry in listed(operator)}
-    assert names >= {"matrix/parts-tls", "mx-system/parts-tls", "mx-system/site-authority", "matrix/webhook"}
+    found = {entry.name: entry for entry in listed(operator)}
+    assert set(found) >= {"matrix/parts-tls", "mx-system/parts-tls", "mx-system/site-authority", "matrix/webhook"}
+    assert found["matrix/webhook"].renewed_by == "whoever wrote it"
+    assert found["matrix/parts-tls"].renewed_by == "mxinstall, with any install or `certificates renew parts-tls`"
+    # The CA is told once, with every Secret that has it; the kubeconfig's and what the API server shows are told too.
+    assert {"mx-system/site-authority", "matrix/parts-tls ca.crt"} <= set(found["mx-system/site-authority"].places)
+    assert any(name.startswith("shown by ") for name in found)
+    assert "the kubeconfig's CA" in found

@@ -38,14 +38,14 @@ def kept(demo: dict[str, Any]) -> Path:
 def change(
     kept: Path, operator: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., list[str]]]:
-    """From overrides of `workers` and of Synapse's values to the arguments of a command; as it was at the end."""
+    """Overrides of `workers`, Synapse's values and `spec` → the arguments of a command; as it was at the end."""
     folder, answers = tmp_path_factory.mktemp("answers"), yaml.safe_load(kept.read_text())
 
     def arguments(site: Path) -> list[str]:
         return ["--bundle", str(BUNDLE), "--site", str(site), "--allowed-signers", str(SIGNERS)]
 
-    def written(workers: dict[str, Any], values: dict[str, Any] | None = None) -> list[str]:
-        spec = {**answers["spec"], "workers": workers, "values": {"synapse": values} if values else {}}
+    def written(workers: dict[str, Any], values: dict[str, Any] | None = None, **fields: Any) -> list[str]:
+        spec = {**answers["spec"], **fields, "workers": workers, "values": {"synapse": values} if values else {}}
         path = folder / f"{len(list(folder.iterdir()))}.yaml"
         path.write_text(yaml.safe_dump({**answers, "spec": spec}))
         return arguments(path)
@@ -107,25 +107,34 @@ def test_a_change_of_all_processes_rolls_in_waves_and_loses_nothing(
     assert not set(before["0"]) & set(after["0"])
 
 
-def test_a_writer_more_and_a_sender_less_stop_all_and_lose_nothing(
+def senders(operator: Callable[..., str]) -> set[str]:
+    """Which processes Synapse's configuration, as it is in the cluster, lets send to other servers."""
+    config = json.loads(operator("kubectl", "-n", "matrix", "get", "configmap", "synapse-config", "-o", "json"))
+    return set(yaml.safe_load(config["data"]["homeserver.yaml"])["federation_sender_instances"])
+
+
+def test_a_persister_more_and_a_federation_sender_less_stop_all_and_lose_nothing(
     change: Callable[..., list[str]], operator: Callable[..., str]
 ) -> None:
-    more = change({"event-persister": {"replicas": 3}})
-    plan = json.loads(operator(MXINSTALL, "plan", *more, "--json"))
-    assert "synapse-main" in next(
-        release["rollout"]["stops"] for release in plan["releases"] if release["name"] == "synapse"
-    )
-    told, result = install_under_load(operator, more, 600)
+    # Two senders in the place of two processes that main can stand in for: the demo's nodes have room for one pod more.
+    federating: dict[str, Any] = {"federation": {"enabled": True, "allow": ["other.example.site"]}}
+    fewer: dict[str, Any] = {"synchrotron": {"replicas": 1}, "sliding-sync": {"replicas": 0}}
+    two = change({**fewer, "federation-sender": {"replicas": 2}}, **federating)
+    operator(MXINSTALL, *two, "--yes", "--no-proof")
+    assert sets(operator)["synapse-federation-sender"] == 2
+    assert senders(operator) == {"synapse-federation-sender-0", "synapse-federation-sender-1"}
+    changed = change({**fewer, "event-persister": {"replicas": 3}, "federation-sender": {"replicas": 1}}, **federating)
+    plan = json.loads(operator(MXINSTALL, "plan", *changed, "--json"))
+    stops = next(release["rollout"]["stops"] for release in plan["releases"] if release["name"] == "synapse")
+    assert {"synapse-main", "synapse-event-persister", "synapse-federation-sender"} <= set(stops)
+    told, result = install_under_load(operator, changed, 600)
     assert (result["outcome"], told["lost"]) == ("installed", 0)
     assert told["acknowledged"] == told["sent"] == 600
-    assert min(told["before"], told["after"]) > 0
-    assert sets(operator)["synapse-event-persister"] == 3
-    again = json.loads(operator(MXINSTALL, *more, "--yes", "--no-proof", "--json").splitlines()[-1])
+    assert min(told["before"], told["during"], told["after"]) > 0
+    after = sets(operator)
+    assert (after["synapse-event-persister"], after["synapse-federation-sender"]) == (3, 1)
+    assert senders(operator) == {"synapse-federation-sender-0"}
+    again = json.loads(operator(MXINSTALL, *changed, "--yes", "--no-proof", "--json").splitlines()[-1])
     assert again["outcome"] == "nothing-to-do"
-    less = change({"event-persister": {"replicas": 3}, "pusher": {"replicas": 0}})
-    told, result = install_under_load(operator, less, 600)
-    assert (result["outcome"], told["lost"]) == ("installed", 0)
-    assert told["acknowledged"] == told["sent"] == 600
-    assert "synapse-pusher" not in sets(operator)
     status = json.loads(operator(MXINSTALL, "status", "--json"))
     assert (status["healthy"], status["degraded"], status["nodes"], status["away"]) == (True, [], [], [])

@@ -11,7 +11,7 @@ from mxbundle.lint.shipped import Declared, nodes_of
 from mxbundle.lint.subject import Subject
 from mxbundle.lock.model import Lock
 from sitebundle.errors import LintInputUnreadable
-from sitebundle.operands import Operands
+from sitebundle.operands import Operands, read_operands
 
 STANDARD_INPUT = "-"
 
@@ -30,9 +30,11 @@ def subject_of(
     """
     items, definitions = read_objects([_text(path) for path in files])
     if profile is None:
-        nothing_known = Operands(fields=(), operators=())
+        # What an operator runs is the same in everybody's objects; without it a Service for its pods would match none.
+        folder = manifests / "operands"
+        operands = read_operands(folder) if folder.is_dir() else Operands(fields=(), operators=())
         return Subject(
-            tuple(items), nothing_known, tuple(definitions), pull_secret=pull_secret, registry=registry, lock=lock
+            tuple(items), operands, tuple(definitions), pull_secret=pull_secret, registry=registry, lock=lock
         )
     declared = Declared.read(manifests)
     declared.require_profiles([profile], manifests)

@@ -1,7 +1,8 @@
 """Synapse as it is rendered: its processes, and the configuration that each of them would read.
 
-A process is a pod whose command starts a `synapse.app`; its configuration is every YAML file that its containers'
-commands and variables name, found through their mounts. Nothing depends on how a chart calls its ConfigMaps.
+A process is a pod whose command starts a `synapse.app`, or that leaves the start to the entry point of an image of
+Synapse; its configuration is every YAML file that its containers' commands and variables name, or that the entry point
+reads unasked, found through their mounts. Nothing depends on how a chart calls its ConfigMaps.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ STREAMS = (
 SINGLE_STREAMS = ("typing", "to_device", "account_data", "presence", "push_rules")
 """Those which exactly one process may write: the same file's checks."""
 _APP = re.compile(r"synapse\.app\.[a-z_]+")
+_IMAGE = re.compile(r"(?:^|/)(?:matrix-)?synapse(?=[:@]|$)")
+_OWN_PATH = ("SYNAPSE_CONFIG_DIR", "SYNAPSE_CONFIG_PATH", "/data")
+"""What the image's start.py reads unasked: homeserver.yaml in the folder that the first names, or else in the last."""
 _YAML_PATH = re.compile(r"(/[\w./-]+\.ya?ml)\b")
 
 
@@ -124,11 +128,29 @@ def writers(config: Mapping[str, Any], stream: str) -> list[str]:
 
 def _starts_synapse(pod: Object) -> bool:
     return any(
-        _APP.search(str(word))
+        _by_entry_point(container)
+        or any(_APP.search(str(word)) for word in (*(container.get("command") or ()), *(container.get("args") or ())))
         for container, place in containers(pod)
         if place.startswith("containers")
-        for word in (*(container.get("command") or ()), *(container.get("args") or ()))
     )
+
+
+def _by_entry_point(container: Object) -> bool:
+    """Whether a container is an image of Synapse that is started as it starts by itself: `run`, or nothing said."""
+    return (
+        not container.get("command")
+        and [str(word) for word in container.get("args") or ()] in ([], ["run"])
+        and bool(_IMAGE.search(str(container.get("image"))))
+    )
+
+
+def _own_path(container: Object) -> list[str]:
+    """The configuration that the entry point reads where no variable names the file."""
+    given = {str(one.get("name")): one.get("value") for one in container.get("env") or ()}
+    folder, path, default = _OWN_PATH
+    if not _by_entry_point(container) or path in given:
+        return []
+    return [f"{given.get(folder) or default}/homeserver.yaml"]
 
 
 def _process(subject: Subject, workload: Workload) -> Process:
@@ -138,6 +160,7 @@ def _process(subject: Subject, workload: Workload) -> Process:
     for container, _ in containers(workload.pod or {}):
         words = [*(container.get("command") or ()), *(container.get("args") or ())]
         words += [variable.get("value") for variable in container.get("env") or ()]
+        words += _own_path(container)
         for path in dict.fromkeys(path for word in words for path in _YAML_PATH.findall(str(word))):
             places = list(_places(workload, container, path))
             held = next((file for place in places if (file := _file(subject, workload, *place))), None)

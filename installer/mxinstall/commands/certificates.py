@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -20,14 +19,13 @@ def command() -> None:
 @kubeconfig_option
 @click.pass_obj
 def list_(session: Session, kubeconfig: Path | None) -> None:
-    """Show when each ends, soonest first. Changes nothing."""
+    """Show when each ends and who renews it, soonest first; CAs and keys too. Changes nothing."""
     from mxinstall.certificates import listed
     from mxinstall.cluster import Cluster
+    from mxinstall.expiries import expiry_lines
 
-    found, now = listed(Cluster.connect(kubeconfig)), datetime.now(UTC)
-    lines = [f"{entry.ends:%Y-%m-%d}  in {(entry.ends - now).days:>5} days  {entry.name}" for entry in found]
-    value = [{"secret": entry.name, "ends": entry.ends.isoformat()} for entry in found]
-    session.out({"certificates": value}, "\n".join(lines))
+    found = listed(Cluster.connect(kubeconfig))
+    session.out({"certificates": [entry.as_json() for entry in found]}, "\n".join(expiry_lines(found)))
 
 
 @command.command("renew")

@@ -6,41 +6,22 @@ Plain objects, owned by no release. Not here: what uses them (charts name them),
 from __future__ import annotations
 
 import base64
-import contextlib
 import secrets as system
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mxinstall.cluster import Cluster, Object
-from mxinstall.deploy.authority import KeyPair, expiry, issue, new_authority
+from mxinstall.deploy.authority import KeyPair, issue, new_authority
 from mxinstall.deploy.names import NAMESPACE, labels
 from sitebundle.errors import ClusterRefused, SiteInvalid
 from sitebundle.stack import Generated, GivenSecret, SecretPlan
 
 AUTHORITY = "site-authority"
 """The Secret in `mx-system` that holds the CA's key; it is in no other namespace."""
-
-_SHOWN_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Expiry:
-    """When a certificate of the site ends. Without a namespace, `secret` says where it was seen."""
-
-    secret: str
-    namespace: str
-    ends: datetime
-
-    @property
-    def name(self) -> str:
-        """`namespace/secret`, or who shows it."""
-        return f"{self.namespace}/{self.secret}" if self.namespace else self.secret
 
 
 def missing(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[str]:
@@ -144,29 +125,6 @@ def _source(cluster: Cluster, copies: Copies) -> Object:
         detail = f"{told} the Secret {NAMESPACE}/{copies.name} has no key {lacking[0]}"
         raise SiteInvalid(path="site.yaml", detail=detail)
     return source
-
-
-def expiries(cluster: Cluster, namespaces: Iterable[str]) -> list[Expiry]:
-    """Every certificate in a Secret of `namespaces`, soonest first, the CA's own included; operators' too."""
-    found = []
-    for namespace in sorted({*namespaces, NAMESPACE}):
-        for secret in cluster.list("v1", "Secret", namespace):
-            name, data = secret["metadata"]["name"], secret.get("data") or {}
-            key = "ca.crt" if name == AUTHORITY and namespace == NAMESPACE else "tls.crt"
-            if text := base64.b64decode(data.get(key) or "").decode(errors="replace"):
-                with contextlib.suppress(ValueError):
-                    found.append(Expiry(name, namespace, expiry(text)))
-    return sorted(found, key=lambda entry: (entry.ends, entry.namespace, entry.secret))
-
-
-def served_expiry(address: str) -> Expiry | None:
-    """When the certificate ends that a server at `host:port` shows, whoever signed it; None when it shows none."""
-    host, _, port = address.rpartition(":")
-    try:
-        text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
-        return Expiry(f"shown by {address}", "", expiry(text))
-    except (OSError, ValueError):
-        return None
 
 
 def generated_value(plan: Generated) -> str:

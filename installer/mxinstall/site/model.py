@@ -107,10 +107,16 @@ class StoragePlan(SiteValue):
     objects: Name
 
 
-class TlsPlan(SiteValue):
-    """Where certificates come from."""
+def _not_built(issuer: str) -> str:
+    if issuer != "generated":
+        raise ValueError("only `generated`, the site's own CA, is there; this one is not built yet")
+    return issuer
 
-    issuer: Literal["generated", "intermediate", "provided"] = "generated"
+
+class TlsPlan(SiteValue):
+    """Where certificates come from. Names that will mean something later are refused, not ignored."""
+
+    issuer: Annotated[Literal["generated", "intermediate", "provided"], AfterValidator(_not_built)] = "generated"
 
 
 class EdgePlan(SiteValue):

@@ -104,6 +104,13 @@ def test_what_helm_rendered_can_be_linted_from_standard_input() -> None:
     assert json.loads(done.stdout.splitlines()[-1])["error"] == "lint-failed"
 
 
+def test_what_selects_an_operators_pods_matches_them_without_a_profile_too(tmp_path: Path) -> None:
+    rule, text = ("--rule", "references.selectors"), rendered_text("postgres", "demo")
+    assert lint("-", "--manifests", str(MANIFESTS), *rule, given=text).returncode == 0
+    # Without the table of what operators run, nobody can know.
+    assert lint("-", "--manifests", str(tmp_path), *rule, given=text).returncode == 90
+
+
 def test_files_of_a_profile_are_judged_by_its_declarations(tmp_path: Path) -> None:
     file = tmp_path / "synapse.yaml"
     file.write_text(rendered_text("synapse", "demo").replace("allowPrivilegeEscalation: false", "privileged: true"))

@@ -48,6 +48,12 @@ FAULTS = {
         "issuer: letsencrypt",
         ["spec.tls.issuer", "'generated'", "letsencrypt"],
     ),
+    "a CA of somebody else's": (
+        "issuer: generated",
+        "issuer: intermediate",
+        ["line 10", "spec.tls.issuer", "only `generated`", "not built yet", "'intermediate'"],
+    ),
+    "certificates of somebody else's": ("issuer: generated", "issuer: provided", ["spec.tls.issuer", "not built yet"]),
     "a range backwards": ("49152-49999", "49999-49152", ["line 12", "spec.ports.turn.relay", "goes upward"]),
     "a port too high": ("tcp: 7881", "tcp: 78810", ["spec.ports.livekit.tcp", "65535"]),
     "a name in capitals": ("name: north-1", "name: North_1", ["line 3", "metadata.name", "North_1"]),

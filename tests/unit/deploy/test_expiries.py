@@ -1,0 +1,172 @@
+"""Everything that ends is told, once, with who renews it and whether somebody has to look after it."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from mxinstall.cluster import Cluster
+from mxinstall.deploy.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, KeyPair, issue, new_authority
+from mxinstall.deploy.journal import Account
+from mxinstall.expiries import Expiry, every_expiry, expiry_lines
+from mxinstall.kubeconfig import Access
+
+from sitebundle.errors import SiteInvalid
+from sitebundle.signature import generate_key
+
+NOW = datetime.now(UTC)
+OURS, THEIRS, STORES, CLUSTERS = (new_authority(name) for name in ("site", "cnpg", "store", "cluster"))
+STACK: dict[str, Any] = {
+    "apiVersion": "mxbundle.io/v1alpha1",
+    "kind": "Stack",
+    "name": "matrix",
+    "kubernetes": ">=1.33",
+    "profiles": ["demo"],
+    "images": {},
+    "namespaces": [{"name": name, "podSecurity": "restricted"} for name in ("data", "operators")],
+    "secrets": [
+        {"name": "db-tls", "namespaces": ["data"], "certificate": {"commonName": "db", "dns": ["db"], "chain": True}},
+        {"name": "site-ca", "namespaces": ["data"], "ca": True},
+    ],
+    "givenSecrets": [{"site": "backups.s3.secret", "namespaces": ["data"], "keys": ["accessKeyId"]}],
+    "releases": [],
+}
+OPERATOR = [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "cnpg-controller-manager", "uid": "1"}]
+
+
+class Canned:
+    """A cluster that has these objects."""
+
+    def __init__(self, access: Access, *objects: dict[str, Any]) -> None:
+        self.access, self.server, self._objects = access, access.server, objects
+
+    def list(self, api_version: str, kind: str, namespace: str) -> list[dict[str, Any]]:
+        return [one for one in self._objects if (one["kind"], one["metadata"]["namespace"]) == (kind, namespace)]
+
+
+def secret(place: str, owners: list[dict[str, str]] | None = None, **texts: str) -> dict[str, Any]:
+    namespace, _, name = place.partition("/")
+    data = {key.replace("_", "."): base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+    return {
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners or []},
+        "data": data,
+    }
+
+
+def leaf(ca: KeyPair, days: float = CERTIFICATE_DAYS) -> str:
+    """A certificate of `ca` that ends in so many days."""
+    return issue(ca, "db", ("db",), ("server",), NOW - timedelta(days=CERTIFICATE_DAYS - days)).certificate
+
+
+def account(**registry: str) -> Account:
+    place = {"push": "127.0.0.1:5000", "pull": "127.0.0.1:5000", **registry}
+    spec = {
+        "profile": "demo",
+        "serverName": "example.site",
+        "hosts": {"matrix": "matrix.example.site"},
+        "registry": place,
+        "storage": {"default": "bulk", "database": "bulk", "objects": "bulk"},
+        "edge": {"address": "192.0.2.1"},
+        "backups": {"s3": {"endpoint": "http://127.0.0.1:9", "bucket": "backups", "secret": "s3"}},
+    }
+    site = {"apiVersion": "mxbundle.io/v1alpha1", "kind": "Site", "metadata": {"name": "north-1"}, "spec": spec}
+    return Account(1, "sha256:0", "b", "demo", namespaces=["data", "operators"], site=site, stack=STACK)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MXINSTALL_ALLOWED_SIGNERS", str(tmp_path / "allowed_signers"))
+    return tmp_path / "allowed_signers"
+
+
+def found(*objects: dict[str, Any], access: Access | None = None, **registry: str) -> dict[str, Expiry]:
+    cluster = Canned(access or Access("http://127.0.0.1:9"), *objects)
+    return {entry.name: entry for entry in every_expiry(cast(Cluster, cluster), account(**registry))}
+
+
+def test_secrets_of_any_origin_are_told_with_who_renews_them() -> None:
+    entries = found(
+        secret("mx-system/site-authority", ca_crt=OURS.certificate, ca_key=OURS.key),
+        secret("data/db-tls", tls_crt=leaf(OURS) + OURS.certificate, ca_crt=OURS.certificate),
+        secret("data/site-ca", ca_crt=OURS.certificate),
+        secret("operators/cnpg-webhook-cert", OPERATOR, tls_crt=leaf(THEIRS)),
+        secret("operators/cnpg-ca-secret", OPERATOR, ca_crt=THEIRS.certificate, ca_key=THEIRS.key),
+        secret("mx-system/s3", ca_crt=STORES.certificate, accessKeyId="k"),
+        secret("data/s3", ca_crt=STORES.certificate, accessKeyId="k"),
+        secret("data/by-hand", tls_crt=leaf(THEIRS)),
+        secret("elsewhere/not-ours", tls_crt=leaf(THEIRS)),
+        secret("data/password", password="-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----"),
+    )
+    assert {name: entry.renewed_by.partition(";")[0] for name, entry in entries.items()} == {
+        "data/db-tls": "mxinstall, with any install or `certificates renew db-tls`",
+        "mx-system/site-authority": "nobody: mxinstall does not renew the site's CA yet",
+        "operators/cnpg-webhook-cert": "Deployment cnpg-controller-manager, by itself",
+        "operators/cnpg-ca-secret ca.crt": "Deployment cnpg-controller-manager, by itself",
+        "mx-system/s3 ca.crt": "you, in Secret mx-system/s3",
+        "data/by-hand": "whoever wrote it",
+    }
+    assert set(entries["mx-system/site-authority"].places) == {
+        "mx-system/site-authority",
+        "data/db-tls ca.crt",
+        "data/db-tls tls.crt",
+        "data/site-ca ca.crt",
+    }
+
+
+def test_a_copy_that_kept_an_older_ca_is_told_by_itself() -> None:
+    older = new_authority("site", NOW - timedelta(days=AUTHORITY_DAYS - 20))
+    entries = found(
+        secret("mx-system/site-authority", ca_crt=OURS.certificate), secret("data/site-ca", ca_crt=older.certificate)
+    )
+    assert {name: entry.level() for name, entry in entries.items()} == {
+        "mx-system/site-authority": "ok",
+        "data/site-ca ca.crt": "soon",
+    }
+
+
+def test_what_ends_outside_of_secrets_is_told_too(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "registry.pem").write_text(f"a registry's\n{STORES.certificate}{OURS.certificate}")
+    key = generate_key(tmp_path / "builder", "builder")
+    store.write_text(f'builder valid-before="20990101" {key.line}\nother {key.line}\n')
+    access = Access("http://127.0.0.1:9", ca=CLUSTERS.certificate, certificate=leaf(CLUSTERS, 3))
+    root = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "kube-root-ca.crt", "namespace": "data"},
+        "data": {"ca.crt": CLUSTERS.certificate},
+    }
+    entries = found(root, access=access, ca=str(tmp_path / "registry.pem"))
+    assert {name.partition(" SHA256")[0]: (entry.kind, entry.level()) for name, entry in entries.items()} == {
+        "the kubeconfig's client certificate": ("certificate", "soon"),
+        "the kubeconfig's CA": ("ca", "ok"),
+        f"file {tmp_path}/registry.pem": ("ca", "ok"),
+        "key": ("key", "ok"),
+    }
+    assert entries["the kubeconfig's CA"].places == ("the kubeconfig's CA", "ConfigMap data/kube-root-ca.crt ca.crt")
+    with pytest.raises(SiteInvalid, match=r"spec\.registry\.ca cannot be read"):
+        found(ca=str(tmp_path / "nowhere.pem"))
+
+
+@pytest.mark.parametrize(
+    ("place", "owners", "days", "level"),
+    [
+        ("data/db-tls", None, 31, "ok"),
+        ("data/db-tls", None, 29, "soon"),
+        ("data/db-tls", None, -1, "ended"),
+        # Its operator renews it 7 days before: until then nobody has to do anything.
+        ("operators/cnpg-webhook-cert", OPERATOR, 6, "ok"),
+        ("operators/cnpg-webhook-cert", OPERATOR, 4, "soon"),
+    ],
+)
+def test_a_person_is_warned_in_time_and_not_for_what_goes_by_itself(
+    place: str, owners: list[dict[str, str]] | None, days: int, level: str
+) -> None:
+    (entry,) = found(secret(place, owners, tls_crt=leaf(THEIRS, days + 0.5))).values()
+    assert entry.level() == entry.as_json()["level"] == level
+    assert entry.as_json()["days"] == days
+    (line,) = expiry_lines([entry])
+    assert line.startswith({"ok": " ", "soon": "SOON", "ended": "ENDED"}[level])
+    assert entry.renewed_by in line
