@@ -17,10 +17,10 @@ import click
 
 from darksite.demo import operator_environment
 from darksite.site import Site
-from tests.matrix import edges, failures, live, page, rows
+from tests.matrix import edges, failures, live, operators, page, rows
 from tests.matrix.registry import CASES, Case, Wrong, shard
 
-DECLARED_IN = (failures, edges, live)
+DECLARED_IN = (failures, operators, edges, live)
 INSIDE = "MXMATRIX_INSIDE"
 
 
