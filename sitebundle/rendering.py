@@ -17,6 +17,7 @@ import yaml
 from sitebundle.errors import RenderFailed, StackInvalid
 from sitebundle.helm import Helm
 from sitebundle.operands import Operands
+from sitebundle.pods_override import budget_of, override_pods
 from sitebundle.podspecs import (
     ImageOf,
     Object,
@@ -25,7 +26,7 @@ from sitebundle.podspecs import (
     pod_specs,
     rewrite_images,
 )
-from sitebundle.stack import ABSENT, Release, Stack, look_up
+from sitebundle.stack import ABSENT, Override, Release, Stack, look_up
 
 __all__ = ["ImageOf", "Sources", "merged", "read_objects", "render", "rewrite_images", "values_for"]
 
@@ -90,7 +91,7 @@ def render(
     """Every object of a release, hooks and CRDs included, `List` kinds opened.
 
     A chart gets its images by `values` and is not touched afterwards. A published manifest file is rewritten by
-    structure: without the objects that the release omits, `image_of` for every image, the overrides' variables,
+    structure: without the objects that the release omits, `image_of` for every image, the overrides,
     `IfNotPresent`, and `pull_secret` in every pod.
     Raises RenderFailed.
     """
@@ -101,7 +102,7 @@ def render(
     objects = read_objects(sources.files[release.name].read_text(encoding="utf-8"), release.name)
     objects = _without_omitted(objects, release)
     objects = rewrite_images(objects, image_of, operands)
-    _apply_overrides(objects, stack, release, image_of)
+    objects = _overridden(objects, stack, release, image_of)
     for entry in objects:
         for pod, _ in pod_specs(entry):
             _prepare_pod(pod, pull_secret)
@@ -144,25 +145,42 @@ def _without_omitted(objects: list[Object], release: Release) -> list[Object]:
     return [entry for entry in objects if f"{entry['kind']}/{entry['metadata']['name']}" not in release.omit]
 
 
-def _apply_overrides(objects: Iterable[Object], stack: Stack, release: Release, image_of: ImageOf) -> None:
+def _overridden(objects: list[Object], stack: Stack, release: Release, image_of: ImageOf) -> list[Object]:
+    """The objects with what the release's overrides say. Each must match, as an omission must."""
     for override in release.overrides:
-        targets = [
-            container
-            for entry in objects
-            if f"{entry['kind']}/{entry['metadata']['name']}" == override.object
-            for pod, _ in pod_specs(entry)
-            for container, _ in containers(pod)
-            if container.get("name") == override.container
-        ]
+        targets = [entry for entry in objects if f"{entry['kind']}/{entry['metadata']['name']}" == override.object]
         if not targets:
-            raise RenderFailed(
-                release=release.name,
-                detail=f"override {override.env}: there is no container {override.container} in {override.object}",
-            )
-        for container in targets:
-            wanted = {"name": override.env, "value": image_of(stack.images[override.image])}
-            variables = [wanted if v.get("name") == override.env else v for v in container.get("env") or ()]
-            container["env"] = variables if wanted in variables else [*variables, wanted]
+            detail = f"override of {override.object}: the manifest has no such object"
+            raise RenderFailed(release=release.name, detail=detail)
+        if override.of_pods:
+            for deployment in targets:
+                override_pods(deployment, override)
+            objects += [budget for deployment in targets if (budget := budget_of(deployment, override))]
+        else:
+            _set_variable(targets, stack, release, override, image_of)
+    return objects
+
+
+def _set_variable(
+    targets: Iterable[Object], stack: Stack, release: Release, override: Override, image_of: ImageOf
+) -> None:
+    found = [
+        container
+        for entry in targets
+        for pod, _ in pod_specs(entry)
+        for container, _ in containers(pod)
+        if container.get("name") == override.container
+    ]
+    if not found:
+        raise RenderFailed(
+            release=release.name,
+            detail=f"override {override.env}: there is no container {override.container} in {override.object}",
+        )
+    assert override.image is not None
+    for container in found:
+        wanted = {"name": override.env, "value": image_of(stack.images[override.image])}
+        variables = [wanted if v.get("name") == override.env else v for v in container.get("env") or ()]
+        container["env"] = variables if wanted in variables else [*variables, wanted]
 
 
 def _prepare_pod(pod: Object, pull_secret: str | None) -> None:

@@ -20,15 +20,40 @@ from sitebundle.reference import Reference
 
 
 class Override(Value):
-    """An operator's override that names an image explicitly, so that nothing compiled in stays implicit.
+    """What a release says about an object (`Kind/name`) of a published manifest that differs from the manifest.
 
-    `object` is `Kind/name`; `env` is set on `container` to the rewritten reference of `image`.
+    Either of a container's variable: `env` is set on `container` to the rewritten reference of `image`, so that nothing
+    compiled in stays implicit. Or of a Deployment's pods: how many there are; whether two may share a node
+    (`anti_affinity`, over kubernetes.io/hostname); seconds that one stays bound to a node which no longer answers;
+    their PriorityClass.
     """
 
-    object: str
-    container: str
-    env: str
-    image: str
+    object: str = Field(pattern=r"^[A-Za-z]+/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    container: str | None = None
+    env: str | None = None
+    image: str | None = None
+    replicas: int | None = Field(default=None, ge=1, le=9)
+    anti_affinity: Literal["required", "preferred"] | None = Field(default=None, alias="antiAffinity")
+    node_loss_seconds: int | None = Field(default=None, alias="nodeLossSeconds", ge=0, le=300)
+    priority_class_name: str | None = Field(default=None, alias="priorityClassName", min_length=1)
+
+    @property
+    def of_pods(self) -> bool:
+        """Whether it is about a Deployment's pods, and not about a variable."""
+        return self.env is None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Override:
+        variable = (self.container, self.env, self.image)
+        pods = (self.replicas, self.anti_affinity, self.node_loss_seconds, self.priority_class_name)
+        if any(part is not None for part in variable):
+            if None in variable or any(part is not None for part in pods):
+                raise ValueError(f"an override of {self.object} has container, env and image, or none of these")
+        elif all(part is None for part in pods):
+            raise ValueError(f"an override of {self.object} changes nothing")
+        elif not self.object.startswith("Deployment/"):
+            raise ValueError(f"{self.object}: only a Deployment's pods can be overridden")
+        return self
 
 
 class Ready(Value):
@@ -96,6 +121,11 @@ class Release(Value):
             raise ValueError(f"release {self.name} takes a published manifest, which must be pinned by sha256")
         if self.omit and self.manifest is None:
             raise ValueError(f"release {self.name} omits objects of a manifest, but takes none: a chart has values")
+        if self.overrides and self.manifest is None:
+            raise ValueError(f"release {self.name} overrides objects of a manifest, but takes none: a chart has values")
+        pods = [override.object for override in self.overrides if override.of_pods]
+        if twice := sorted({name for name in pods if pods.count(name) > 1}):
+            raise ValueError(f"release {self.name} overrides the pods of {twice[0]} twice")
         return self
 
 
@@ -205,7 +235,7 @@ class Stack(Value):
             for other in release.needs:
                 if other not in names:
                     raise ValueError(f"release {release.name} needs {other}, which does not exist")
-            wanted = [*release.images, *(override.image for override in release.overrides)]
+            wanted = [*release.images, *(override.image for override in release.overrides if override.image)]
             for key in wanted:
                 if key not in self.images:
                     raise ValueError(f"release {release.name} names image {key}, which is not in the image table")

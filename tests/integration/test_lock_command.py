@@ -266,7 +266,7 @@ def test_a_published_file_that_changed_fails_the_lock(workplace: Workplace) -> N
 def test_a_compiled_in_default_that_nothing_names_fails_the_lock(workplace: Workplace) -> None:
     def drop(document: dict[str, Any]) -> None:
         overrides = release(document, "cnpg")["overrides"]
-        overrides[:] = [entry for entry in overrides if entry["env"] != "POSTGRES_IMAGE_NAME"]
+        overrides[:] = [entry for entry in overrides if entry.get("env") != "POSTGRES_IMAGE_NAME"]
 
     workplace.edit_stack(drop)
     assert workplace.lock().returncode == 0, "the Cluster names its own image, so that nothing is implicit"

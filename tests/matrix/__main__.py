@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 
 from darksite.site import Site
-from tests.matrix import edges, failures, live, page, rows, series
+from tests.matrix import edges, failures, live, operators, page, rows, series
 from tests.matrix.registry import CASES, Case, Row, Wrong, shard
 
-DECLARED_IN = (failures, edges, live)
+DECLARED_IN = (failures, operators, edges, live)
 
 
 @click.group()

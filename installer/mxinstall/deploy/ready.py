@@ -22,6 +22,8 @@ from sitebundle.stack import Ready, Release
 POLL_SECONDS = 1.5
 _SAY_AGAIN_SECONDS = 20.0
 _WORKLOADS = {"statefulset": "StatefulSet", "deployment": "Deployment"}
+STARTING = "mxbundle.io/starting"
+"""An annotation of a pod: what its containers do until their startup probe passes, where that may take long."""
 _PULL_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
 
 
@@ -87,15 +89,25 @@ def unmet(cluster: Cluster, expected: Expected) -> list[str]:
 def troubled_pods(cluster: Cluster, expected: Expected) -> list[str]:
     """The release's pods that are not ready, each with the reason and, where it crashed, its last log line."""
     names = tuple({obj["metadata"]["name"] for obj in expected.objects})
-    found = []
+    found: list[str] = []
     for pod in cluster.list("v1", "Pod", expected.release.namespace):
         metadata = pod["metadata"]
         instance = (metadata.get("labels") or {}).get("app.kubernetes.io/instance")
         if instance == expected.release.name or metadata["name"].startswith(names):
             reason = pod_trouble(pod, partial(last_log_line, cluster, pod))
             if reason:
-                found.append(f"pod {metadata['name']}: {reason}")
+                # What takes long is what the others wait for.
+                place = 0 if starting(pod) else len(found)
+                found.insert(place, f"pod {metadata['name']}: {reason}")
     return found
+
+
+def starting(pod: Object) -> str:
+    """What a pod that says so still does before it has started; empty when it has, or says nothing of it."""
+    for entry in (pod.get("status") or {}).get("containerStatuses") or []:
+        if "running" in (entry.get("state") or {}) and entry.get("started") is False:
+            return str((pod["metadata"].get("annotations") or {}).get(STARTING, ""))
+    return ""
 
 
 def pod_trouble(pod: Object, last_line: Callable[[str], str]) -> str:
@@ -111,6 +123,8 @@ def pod_trouble(pod: Object, last_line: Callable[[str], str]) -> str:
         if waiting.get("reason") == "CrashLoopBackOff" or (state.get("terminated") or {}).get("exitCode"):
             ended = (entry.get("lastState") or {}).get("terminated") or state.get("terminated") or {}
             return f"{entry['name']} ended with code {ended.get('exitCode', '?')}: {last_line(entry['name'])}"[:400]
+    if doing := starting(pod):
+        return f"Running, {doing}"[:400]
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
     scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
     if scheduled.get("status") == "False":

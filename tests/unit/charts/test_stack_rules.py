@@ -37,6 +37,7 @@ def test_the_shipped_stack_holds_together(tmp_path: Path) -> None:
         ({"rollback": "perhaps"}, "releases.POSITION.rollback"),
         ({"rollback": "until"}, "releases.POSITION.rollback"),
         ({"name": "cnpg"}, "two releases have the same name"),
+        ({"overrides": [{"object": "Deployment/a", "replicas": 2}]}, "overrides objects of a manifest, but takes none"),
         ({"omit": ["Service/valkey"]}, "omits objects of a manifest, but takes none"),
     ],
 )
@@ -49,6 +50,44 @@ def test_a_release_that_does_not_fit_is_named_with_the_reason(
     with pytest.raises(StackInvalid) as refusal:
         read_stack(written(tmp_path, document))
     assert reason.replace("POSITION", str(position)) in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ({"object": "Deployment/a"}, "changes nothing"),
+        ({"object": "StatefulSet/a", "replicas": 2}, "only a Deployment's pods can be overridden"),
+        ({"object": "Deployment/a", "replicas": 0}, "overrides.0.replicas"),
+        ({"object": "Deployment/a", "nodeLossSeconds": 301}, "overrides.0.nodeLossSeconds"),
+        ({"object": "Deployment/a", "antiAffinity": "hard"}, "overrides.0.antiAffinity"),
+        ({"object": "Deployment/a", "priorityClassName": ""}, "overrides.0.priorityClassName"),
+        ({"object": "Deployment/a", "tolerations": []}, "overrides.0.tolerations"),
+        ({"object": "a", "replicas": 2}, "overrides.0.object"),
+        ({"object": "Deployment/a", "container": "b", "env": "C"}, "container, env and image, or none of these"),
+        (
+            {"object": "Deployment/a", "container": "b", "env": "C", "image": "valkey", "replicas": 2},
+            "container, env and image, or none of these",
+        ),
+        ({"object": "Deployment/a", "container": "b", "env": "C", "image": "x"}, "names image x"),
+    ],
+)
+def test_an_override_that_says_nothing_or_too_much_is_refused(
+    tmp_path: Path, override: dict[str, Any], reason: str
+) -> None:
+    document = shipped()
+    (operator,) = (entry for entry in document["releases"] if entry["name"] == "cnpg")
+    operator["overrides"] = [override]
+    with pytest.raises(StackInvalid) as refusal:
+        read_stack(written(tmp_path, document))
+    assert reason in refusal.value.message
+
+
+def test_pods_that_are_overridden_twice_are_refused(tmp_path: Path) -> None:
+    document = shipped()
+    (operator,) = (entry for entry in document["releases"] if entry["name"] == "cnpg")
+    operator["overrides"].append({"object": "Deployment/cnpg-controller-manager", "replicas": 3})
+    with pytest.raises(StackInvalid, match="overrides the pods of Deployment/cnpg-controller-manager twice"):
+        read_stack(written(tmp_path, document))
 
 
 def test_an_image_without_a_tag_of_its_own_is_refused(tmp_path: Path) -> None:

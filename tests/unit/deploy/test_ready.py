@@ -79,6 +79,20 @@ def test_a_ready_or_completed_pod_is_in_no_trouble() -> None:
     assert pod_trouble(pod(phase="Succeeded"), crash) == ""
 
 
+def test_a_pod_that_starts_for_long_says_what_it_does_until_it_has_started() -> None:
+    annotations = {"mxbundle.io/starting": "makes or migrates the schema"}
+    not_ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "message": "not ready: [a]"}]}
+
+    def seen(started: bool, **metadata: Any) -> str:
+        container = {"name": "a", "state": {"running": {}}, "started": started}
+        made = pod(**not_ready, containerStatuses=[container])
+        return pod_trouble({**made, "metadata": {**made.get("metadata", {}), **metadata}}, crash)
+
+    assert seen(False, annotations=annotations) == "Running, makes or migrates the schema"
+    assert seen(True, annotations=annotations) == "Running, not ready: [a]"
+    assert seen(False) == "Running, not ready: [a]"
+
+
 def test_a_field_is_found_by_its_dotted_path() -> None:
     assert field_of({"status": {"phase": "x"}}, "status.phase") == "x"
     assert field_of({"status": "x"}, "status.phase") is None

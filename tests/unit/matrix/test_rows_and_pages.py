@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.matrix import edges, failures, live, page, rows
+from tests.matrix import edges, failures, live, operators, page, rows
 from tests.matrix.registry import CASES, Case, shard
 
-DECLARED = (edges, failures, live)
+DECLARED = (edges, failures, operators, live)
 
 
 def looked_at(covers: tuple[str, ...] = ("README.md",)) -> Case:
