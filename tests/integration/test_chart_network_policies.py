@@ -183,6 +183,14 @@ def test_a_store_is_allowed_at_the_address_and_port_of_its_url_or_at_the_address
     assert rule("https://store.example.site", "10.0.0.0/28") == {"ports": [443], "to": ["10.0.0.0/28"]}
 
 
+def test_other_servers_are_reached_at_the_ports_that_their_names_and_delegations_have() -> None:
+    federation = {"enabled": True, "allow": ["a.example", "b.example:9443", "c.example:8448"], "peerPorts": [7443]}
+    policy = named(
+        rendered("synapse", "demo", {"federation": federation}), "NetworkPolicy", "synapse-to-other-servers-out"
+    )
+    assert [port["port"] for port in policy["spec"]["egress"][0]["ports"]] == [443, 8448, 9443, 7443]
+
+
 @pytest.mark.parametrize("release", CHARTS)
 def test_without_the_switch_a_chart_has_no_policy(release: str) -> None:
     objects = rendered(release, "demo", {"networkPolicies": {"enabled": False}})
