@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from shipped_stack import MANIFESTS, named, rendered, stack
 
+from darksite import backup_host
+from tests.matrix import edges as _cases
 from tests.matrix import policies as page
+from tests.matrix.brought import BROUGHT
 from tests.matrix.policies import EVERYTHING
+from tests.matrix.registry import CASES
 
 CHARTS = [release.name for release in stack().releases if release.chart is not None]
-EDGE = "mxbundle.io/edge"
+EDGE = _cases.EDGE
 FOUNDATION = "foundation"
 OUTSIDE = {
     "everybody",
@@ -98,6 +103,43 @@ def test_the_page_of_the_policy_matrix_is_what_the_charts_render_to() -> None:
     assert page.PAGE.read_text() == page.render()
 
 
+def test_every_edge_has_a_case_and_those_that_the_demo_lacks_are_brought() -> None:
+    declared = {str(edge["edge"]) for _, edge in page.edges()}
+    cases = {case.id for case in CASES.values() if case.family == "edges"}
+    assert declared == cases - {"unlisted"}
+    assert declared - set(page.policies({})) == set(BROUGHT)
+
+
+@pytest.mark.parametrize("edge", BROUGHT)
+def test_what_a_case_brings_are_the_rules_of_its_edge_for_whoever_asks_and_answers(edge: str) -> None:
+    how, trial = BROUGHT[edge], SimpleNamespace(site=None)
+    with pytest.MonkeyPatch.context() as patch:
+        target = backup_host.Target("https://10.77.0.9:9000", "matrix", "", "", "")
+        patch.setattr(backup_host, "target", lambda _site: target)
+        over = how.values(trial, "mxtrial-x", "10.1.2.3")  # type: ignore[arg-type]
+        asked_of = how.outside(trial) if how.outside else "10.1.2.3"  # type: ignore[arg-type]
+    rules = [
+        entry
+        for entry in policies(over={how.chart: over})
+        if entry["metadata"].get("annotations", {}).get(EDGE) == edge
+    ]
+    assert rules
+    for rule in rules:
+        for part in ("ingress", "egress"):
+            for one in rule["spec"].get(part, ()):
+                assert how.port in [port["port"] for port in one["ports"]] or not one["ports"]
+        if rule["metadata"]["name"].endswith("-out"):
+            labels = dict(pair.split("=") for pair in how.asks.split(" ")[-1].split(",")) if how.asks else how.labels
+            selected = rule["spec"]["podSelector"].get("matchLabels", {})
+            assert {**selected, **(labels or {})} == {"app.kubernetes.io/instance": how.chart, **(labels or {})}
+            blocks = [peer["ipBlock"]["cidr"] for peer in rule["spec"]["egress"][0]["to"] if "ipBlock" in peer]
+            assert not blocks or f"{asked_of}/32" in blocks or "0.0.0.0/0" in blocks
+        elif not how.inside:
+            (peer,) = rule["spec"]["ingress"][0]["from"]
+            assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "mxtrial-x"}}
+            assert peer.get("podSelector") in (None, {"matchLabels": how.labels})
+
+
 def test_an_edge_that_needs_a_value_is_there_only_with_it() -> None:
     asked = {str(edge["edge"]): edge.get("when") for _, edge in page.edges()}
     shipped = set(page.policies({"postgres": {"backup": {"endpoint": ""}, "pooler": {"enabled": False}}}))
@@ -139,6 +181,14 @@ def test_a_store_is_allowed_at_the_address_and_port_of_its_url_or_at_the_address
     assert rule("http://10.0.0.30") == {"ports": [80], "to": ["10.0.0.30/32"]}
     assert rule("https://store.example.site") == {"ports": [443], "to": ["0.0.0.0/0", "::/0"]}
     assert rule("https://store.example.site", "10.0.0.0/28") == {"ports": [443], "to": ["10.0.0.0/28"]}
+
+
+def test_other_servers_are_reached_at_the_ports_that_their_names_and_delegations_have() -> None:
+    federation = {"enabled": True, "allow": ["a.example", "b.example:9443", "c.example:8448"], "peerPorts": [7443]}
+    policy = named(
+        rendered("synapse", "demo", {"federation": federation}), "NetworkPolicy", "synapse-to-other-servers-out"
+    )
+    assert [port["port"] for port in policy["spec"]["egress"][0]["ports"]] == [443, 8448, 9443, 7443]
 
 
 @pytest.mark.parametrize("release", CHARTS)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from routing_table import TYPES, Example, answers, examples
 from routing_tier import FOLDER, Tier, configuration, run_haproxy, running_tier
-from shipped_stack import unpack_image
+from shipped_stack import MANIFESTS, stack, unpack_image, values_of
 
 MANY = {
     "synchrotron": 3,
@@ -208,6 +209,19 @@ def test_the_admin_api_is_closed_to_the_outside(tier: Tier, path: str) -> None:
 def test_a_path_arrives_as_the_client_wrote_it(tier: Tier) -> None:
     path = "/_matrix/client/v3/rooms/%21a%2Fb%3Aexample.site/send/m.room.message/..%2F//t%201?x=%2F"
     assert tier.ask("PUT", path).body["path"] == path
+
+
+def test_as_it_is_shipped_an_answer_does_not_name_the_process_that_gave_it(
+    haproxy_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for profile in stack().profiles:
+        assert not values_of("synapse", profile).get("routing", {}).get("sayWho")
+    default = yaml.safe_load((MANIFESTS / "charts/synapse/values.yaml").read_text())["routing"]["sayWho"]
+    shipped = {**SOME_TYPES, "routing": {"sayWho": default}}
+    with running_tier(haproxy_root, tmp_path_factory.mktemp("silent"), shipped) as silent:
+        answer = silent.ask("GET", "/_matrix/client/v3/sync?since=s1")
+    assert answer.worker == "synapse-synchrotron-0"
+    assert "synchrotron" not in str(answer.headers)
 
 
 def test_a_browser_is_told_that_it_may_ask(tier: Tier) -> None:

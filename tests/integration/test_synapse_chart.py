@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from mxinstall.site.model import Federation
 from shipped_stack import KUBE_VERSION, MANIFESTS, named, pinned, rendered, stack, values_of
 
 from darksite import binaries
 from sitebundle.errors import RenderFailed
 from sitebundle.helm import Helm
+from sitebundle.rendering import values_for
 
 CHART = MANIFESTS / "charts/synapse"
 TYPES: dict[str, dict[str, Any]] = {
@@ -181,7 +183,11 @@ def test_every_server_is_talked_to_only_when_that_is_said() -> None:
 
 def test_the_switch_of_site_yaml_reaches_synapse() -> None:
     assert stack().release("synapse").site["federation.enabled"] == "federation.enabled"
-    assert stack().release("synapse").site["federation.allow"] == "federation.allow"
+    given = {"enabled": True, "allow": ["*"], "port": 8448, "peerPorts": [7443], "allowedAddresses": ["10.20.0.0/16"]}
+    plan = Federation.model_validate(given).model_dump(mode="json", by_alias=True)
+    values = values_for(stack(), stack().release("synapse"), "demo", MANIFESTS, pinned, {"federation": plan})
+    assert values["federation"] == {key: given[key] for key in ("enabled", "allow", "port", "peerPorts")}
+    assert values["allowedAddresses"] == ["10.20.0.0/16"]
 
 
 # --- scaling and restarts -------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from mxinstall.status import read_status
 
 from darksite import network_policy, pods
 from sitebundle.errors import MxError
+from tests.matrix.brought import BROUGHT, brought
 from tests.matrix.registry import Row, Wrong, case
 from tests.matrix.trial import People, Pod, Trial, first
 
@@ -33,6 +34,9 @@ CHARTS = Path(__file__).parents[2] / "manifests/charts"
 EDGE = "mxbundle.io/edge"
 FAILS_WITHIN_SECONDS = 180.0
 PASSES_WITHIN_SECONDS = 240.0
+FAILURES = 3
+FAILING_SECONDS = 5.0
+TRIES = 60
 PATIENCE_SECONDS = 2.0
 """How long a client tries again what failed: a proof that waits for better times would take minutes to fail."""
 ARCHIVED_WITHIN_SECONDS = 20.0
@@ -74,6 +78,8 @@ def declared() -> list[Proof]:
 
 def _declare(proof: Proof) -> None:
     covers = [f"manifests/charts/*/{part}" for part in ("files/edges.yaml", "templates/networkpolicies.yaml")]
+    if proof.edge in BROUGHT:
+        covers.append("tests/matrix/brought.py")
     covers += ["manifests/charts/*/templates/_edges.tpl", "manifests/values", "darksite/network_policy.py"]
 
     @case("edges", proof.edge, f"`{proof.edge}`: {proof.why}", tuple(covers))
@@ -85,33 +91,55 @@ for _proof in declared():
     _declare(_proof)
 
 
+Attempt = Callable[[], str]
+"""One try of a step: what went wrong, or nothing."""
+
+
 def _each_rule_alone(trial: Trial, proof: Proof) -> Row:
-    rules = _rules(trial, proof.edge, proof.namespaces)
-    cut = sorted({*proof.cut, *(port for rule in rules for port in _ports(rule))})
-    row: Row = {"step": proof.step, "rules": [_name(rule) for rule in rules], "seconds": 0.0, "failed": {}}
-    with trial.people() as people, _without(trial, proof.without):
-        _impatient(people)
+    """Each end of the edge: the step passes, fails without it and goes on failing, and passes with it again."""
+    row: Row = {"step": proof.step, "rules": {}, "seconds": 0.0}
+    with _tried(trial, proof) as attempt, _without(trial, proof.without):
+        rules = _rules(trial, proof.edge, proof.namespaces)
+        # What is brought asks anew each time: it holds no connection, and those of others are none of its business.
+        ports = [] if proof.edge in BROUGHT else [port for rule in rules for port in _ports(rule)]
+        cut = sorted({*proof.cut, *ports})
         # The same disturbance with every rule in its place: what fails later than this fails for want of the rule.
-        row["mends"] = mends = _disturbed(trial, people, proof, cut, row)
+        row["mends"] = mends = _disturbed(trial, attempt, proof, cut, row)
         for rule in rules:
+            seen = row["rules"][_name(rule)] = {}
+            seen["tries_until_it_passed_before"] = _must_pass(attempt, proof.step, row, f"with {_name(rule)}")
             with _taken_away(trial, rule):
                 _forget_connections(trial, cut)
                 _restart(trial, proof.restart)
                 began = time.monotonic()
                 time.sleep(mends + 2.0)
-                row["failed"][_name(rule)] = _must_fail(trial, people, proof, rule, row)
+                seen.update(_must_fail(attempt, proof.step, rule, row))
                 row["seconds"] = max(row["seconds"], round(time.monotonic() - began, 1))
-            _must_pass(trial, people, proof.step, row, f"after {_name(rule)} was put back")
+            again = f"after {_name(rule)} was put back"
+            seen["tries_until_it_passed_after"] = _must_pass(attempt, proof.step, row, again)
     return row
 
 
-def _disturbed(trial: Trial, people: People, proof: Proof, cut: list[int], row: Row) -> float:
+@contextmanager
+def _tried(trial: Trial, proof: Proof) -> Iterator[Attempt]:
+    """How the edge's step is tried; what it needs is there for the length of the block."""
+    if proof.edge in BROUGHT:
+        with brought(trial, proof.edge) as ask:
+            yield lambda: _fault_of(ask)
+        return
+    with trial.people() as people:
+        _impatient(people)
+        step = _STEPS_OF_OURS.get(proof.step.partition(" ")[0], _proof_step)
+        yield lambda: _fault_of(lambda: step(trial, people, proof.step))
+
+
+def _disturbed(trial: Trial, attempt: Attempt, proof: Proof, cut: list[int], row: Row) -> float:
     """Seconds after which the step passes when its connections were forgotten and its pod was started anew."""
-    _must_pass(trial, people, proof.step, row, "before anything was done")
+    _must_pass(attempt, proof.step, row, "before anything was done")
     _forget_connections(trial, cut)
     _restart(trial, proof.restart)
     began = time.monotonic()
-    _must_pass(trial, people, proof.step, row, "after its connections were forgotten")
+    _must_pass(attempt, proof.step, row, "after its connections were forgotten")
     return round(time.monotonic() - began, 1)
 
 
@@ -200,29 +228,41 @@ def _named(trial: Trial, namespace: str, name: str) -> Pod:
     return first([pod for pod in trial.pods(namespace) if pod["metadata"]["name"] == name], f"pod {namespace}/{name}")
 
 
-def _must_fail(trial: Trial, people: People, proof: Proof, rule: Object, row: Row) -> str:
-    deadline = time.monotonic() + FAILS_WITHIN_SECONDS
+def _must_fail(attempt: Attempt, step: str, rule: Object, row: Row) -> dict[str, Any]:
+    """The step fails FAILURES times one after the other, none of them passing, over FAILING_SECONDS or longer.
+
+    A pass begins the count anew, within FAILS_WITHIN_SECONDS and TRIES: the row says how many tries there were.
+    """
+    deadline, tries = time.monotonic() + FAILS_WITHIN_SECONDS, 0
+    failed, since = 0, time.monotonic()
     while True:
-        fault = _try(trial, people, proof.step)
-        if fault and (again := _try(trial, people, proof.step)):
-            return again[:300]
-        if time.monotonic() > deadline:
-            raise Wrong(f"{proof.step} passes without {_name(rule)}, for {FAILS_WITHIN_SECONDS:.0f} s", row)
-        time.sleep(0.5)
-
-
-def _must_pass(trial: Trial, people: People, step: str, row: Row, when: str) -> None:
-    deadline = time.monotonic() + PASSES_WITHIN_SECONDS
-    while fault := _try(trial, people, step):
-        if time.monotonic() > deadline:
-            raise Wrong(f"{step} does not pass {when}: {fault}", row)
+        tries += 1
+        fault = attempt()
+        failed, since = (failed + 1, since) if fault else (0, time.monotonic())
+        lasted = time.monotonic() - since
+        if failed >= FAILURES and lasted >= FAILING_SECONDS:
+            row_of_it = {"tries_without_it": tries, "failed_in_a_row": failed, "failed_for_seconds": round(lasted, 1)}
+            return {**row_of_it, "said": fault[:300]}
+        if time.monotonic() > deadline or tries >= TRIES:
+            raise Wrong(f"without {_name(rule)}, {step} fails only {failed} times in a row, after {tries} tries", row)
         time.sleep(1.0)
 
 
-def _try(trial: Trial, people: People, step: str) -> str:
+def _must_pass(attempt: Attempt, step: str, row: Row, when: str) -> int:
+    """How many tries it took."""
+    deadline, tries = time.monotonic() + PASSES_WITHIN_SECONDS, 1
+    while fault := attempt():
+        if time.monotonic() > deadline:
+            raise Wrong(f"{step} does not pass {when}, after {tries} tries: {fault}", row)
+        tries += 1
+        time.sleep(1.0)
+    return tries
+
+
+def _fault_of(act: Callable[[], None]) -> str:
     """What went wrong in a step of the proof, of `status`, or of an admission; empty when nothing did."""
     try:
-        _STEPS_OF_OURS.get(step.partition(" ")[0], _proof_step)(trial, people, step)
+        act()
     except (Disproved, MatrixError) as fault:
         return str(fault) or type(fault).__name__
     except MxError as error:

@@ -25,8 +25,15 @@ statistics.
 """,
     "edges": """# Network policies, each edge taken away alone
 
-Each row is one run against a whole installed system: the policy of one edge is made to select no pod, and the named
-step of the proof must fail; it is put back, and the step must pass.
+Each row is one run against a whole installed system: the named step passes; the policy of one end of the edge is made
+to select no pod, and the step must fail three times in a row over five seconds or longer; it is put back, and the step
+must pass. Tries are bounded, and their numbers are in the row. *Seconds* is how long the failing took.
+
+Edges that this system does not have by itself (`ask` and `scrape` steps) are brought for the case: the policies of the
+chart, rendered with the value that turns them on, and pods with the labels that the edge names. Their requests are real
+packets from inside the asking pod's network, and are not made by Synapse itself: federation, pushes and media in an
+object store are not part of this. Another server and an allowed address are a listening pod; the media store is the S3
+store outside the cluster that takes the backups.
 """,
 }
 COLUMNS = {

@@ -73,7 +73,7 @@ def policies(over: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, 
 
 
 def render() -> str:
-    """The page. Raises ValueError for an edge without a rule."""
+    """The page. Raises ValueError for an edge without a rule, KeyError for one without a step that shows its use."""
     everything = policies(EVERYTHING)
     closed = sorted(entry["metadata"]["namespace"] for entry in everything[""])
     lines = [HEADING.format(closed=", ".join(f"`{name}`" for name in closed))]
@@ -91,7 +91,7 @@ def render() -> str:
         if not rules:
             raise ValueError(f"edge {name} has no rule in any chart, whatever the values")
         shown = [f"`{rule['metadata']['namespace']}/{rule['metadata']['name']}`" for rule in rules]
-        proof = edge.get("proof", {}).get("step", "not shown yet")
+        proof = edge["proof"]["step"]
         columns = [f"`{name}`", edge["from"], edge["to"], _ports(rules[0]), edge["for"], edge.get("when", ""), proof]
         lines.append("| " + " | ".join([*map(str, columns), " ".join(shown)]) + " |")
     return "\n".join(lines) + "\n"

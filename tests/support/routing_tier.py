@@ -270,8 +270,9 @@ def lay_down(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def configuration(over: Mapping[str, Any], profile: str = "demo") -> dict[str, str]:
-    """The files of the rendered ConfigMap."""
-    data: dict[str, str] = named(rendered("synapse", profile, over), "ConfigMap", "synapse-routing")["data"]
+    """The files of the rendered ConfigMap; each answer says who gave it."""
+    saying = {**over, "routing": {"sayWho": True, **over.get("routing", {})}}
+    data: dict[str, str] = named(rendered("synapse", profile, saying), "ConfigMap", "synapse-routing")["data"]
     return data
 
 

@@ -20,6 +20,10 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 SiteName = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}$", max_length=40)]
 HostName = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}(\.{_LABEL})*$", max_length=253)]
 ServerName = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}(\.{_LABEL})*(:[0-9]{{1,5}})?$", max_length=230)]
+OtherServer = Annotated[
+    str, StringConstraints(pattern=rf"^(\*|{_LABEL}(\.{_LABEL})*(:[0-9]{{1,5}})?)$", max_length=230)
+]
+"""A server's name, or `*` for every server."""
 HostPort = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$")]
 RepositoryPrefix = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?$")
@@ -169,10 +173,17 @@ class NodePlan(SiteValue):
 
 
 class Federation(SiteValue):
-    """Other Matrix servers that this one talks to."""
+    """Other Matrix servers that this one talks to.
+
+    port: where they reach this one. peer_ports: where they are reached beyond 443, 8448 and the ports in `allow`.
+    allowed_addresses: private ranges that Synapse may call.
+    """
 
     enabled: bool = False
-    allow: tuple[ServerName, ...] = ()
+    allow: tuple[OtherServer, ...] = ()
+    port: Literal[8448, "delegated"] = "delegated"
+    peer_ports: tuple[Port, ...] = ()
+    allowed_addresses: tuple[AddressRange, ...] = ()
 
 
 class S3Target(SiteValue):

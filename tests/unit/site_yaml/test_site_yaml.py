@@ -56,6 +56,12 @@ FAULTS = {
     "certificates of somebody else's": ("issuer: generated", "issuer: provided", ["spec.tls.issuer", "not built yet"]),
     "a range backwards": ("49152-49999", "49999-49152", ["line 12", "spec.ports.turn.relay", "goes upward"]),
     "a port too high": ("tcp: 7881", "tcp: 78810", ["spec.ports.livekit.tcp", "65535"]),
+    "a port for other servers that there is not": (
+        "federation: {enabled: false,",
+        "federation: {enabled: false, port: 443,",
+        ["spec.federation.port", "8448", "delegated"],
+    ),
+    "a server's name with a pattern": ("allow: []", 'allow: ["*.example"]', ["spec.federation.allow", "*.example"]),
     "a name in capitals": ("name: north-1", "name: North_1", ["line 3", "metadata.name", "North_1"]),
     "an address without port": ('push: "10.90.0.100:5000"', "push: 10.90.0.100", ["spec.registry.push"]),
     "an upper-case prefix": ("prefix: mx", "prefix: MX", ["spec.registry.prefix"]),

@@ -163,7 +163,9 @@ frontend matrix
     {{- end }}
     use_backend %[var(txn.backend)]
     default_backend main
+    {{- if .Values.routing.sayWho }}
     http-response set-header X-MX-Worker "%b/%s"
+    {{- end }}
 {{ range $process := $processes }}
 {{- range $backend := (fromYaml (include "synapse.backends" (dict "routes" $routes "type" $process.name))).backends }}
 backend {{ $backend.name }}
