@@ -20,6 +20,7 @@ from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, depl
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.deploy.rollout import Choreography, Rollout
+from mxinstall.deploy.superseded import remove_superseded
 from mxinstall.helm_release import HelmReleases, recover, still_ours
 from sitebundle.errors import ClusterRefused, ReleaseFailed, ReleaseNotReady
 from sitebundle.events import Note, Sink, Step
@@ -134,6 +135,7 @@ def remove_release(
     for entry in deleted:
         cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
     _await_gone(cluster, deleted)
+    remove_superseded(cluster, record.release, record.namespace)
     forget_record(cluster, record.release)
 
 
@@ -172,6 +174,7 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
             uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
             write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
         wait_ready(deployment.cluster, expected, deployment.sink, fresh=True, stop=deployment.helm.stop)
+        remove_superseded(deployment.cluster, planned.name, planned.release.namespace, planned.objects)
         entry.outcome = planned.change
     deployment.sink(Step(STAGE, planned.name, "ok", planned.change, time.monotonic() - began))
     return True
