@@ -18,6 +18,7 @@ from shipped_stack import (
     KUBE_VERSION,
     MANIFESTS,
     PULL_SECRET,
+    configuration_files,
     named,
     rendered,
     rendered_text,
@@ -236,7 +237,7 @@ def test_the_storage_class_of_the_site_reaches_volumes() -> None:
 
 
 def homeserver(objects: list[dict[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(named(objects, "ConfigMap", "synapse-config")["data"]["homeserver.yaml"])
+    content: dict[str, Any] = yaml.safe_load(configuration_files(objects)["homeserver.yaml"])
     return content
 
 
@@ -265,7 +266,7 @@ def test_each_writer_of_a_stream_can_be_reached_by_the_others(profile: str) -> N
 @pytest.mark.parametrize("profile", stack().profiles)
 def test_all_processes_together_cannot_use_up_the_connections_of_the_database(profile: str) -> None:
     objects = rendered("synapse", profile)
-    config = named(objects, "ConfigMap", "synapse-config")["data"]
+    config = configuration_files(objects)
     open_at_most = 0
     for entry in (entry for entry in objects if entry["kind"] == "StatefulSet"):
         own = yaml.safe_load(config[entry["metadata"]["name"].removeprefix("synapse-") + ".yaml"])
@@ -284,7 +285,7 @@ def test_nothing_in_the_configuration_asks_the_internet() -> None:
 
 
 def test_no_secret_stands_in_a_config_map() -> None:
-    text = str(named(rendered("synapse", "demo"), "ConfigMap", "synapse-config")["data"])
+    text = str(configuration_files(rendered("synapse", "demo")))
     for key in ("registration_shared_secret:", "macaroon_secret_key:", "form_secret:", "worker_replication_secret:"):
         assert key not in text
     assert "password:" not in text
@@ -293,7 +294,7 @@ def test_no_secret_stands_in_a_config_map() -> None:
 def test_main_serves_media_when_no_worker_does() -> None:
     objects = rendered("synapse", "demo", {"workers": {"media-repository": {"replicas": 0}}})
     shared = homeserver(objects)
-    main = yaml.safe_load(named(objects, "ConfigMap", "synapse-config")["data"]["main.yaml"])
+    main = yaml.safe_load(configuration_files(objects)["main.yaml"])
     assert shared["enable_media_repo"] is True
     assert "media" in main["listeners"][0]["resources"][0]["names"]
     mounts = named(objects, "StatefulSet", "synapse-main")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from shipped_stack import DIGEST, PULL_SECRET, named, rendered, stack, values_of
+from shipped_stack import DIGEST, PULL_SECRET, configuration_files, named, rendered, stack, values_of
 
 from sitebundle.errors import RenderFailed
 from sitebundle.podspecs import containers, pod_specs
@@ -126,7 +126,7 @@ def test_a_lost_pooler_pod_leaves_room_for_every_process_and_all_pods_fit_the_da
 @in_every_profile
 def test_the_processes_of_synapse_together_open_no_more_than_the_database_has_for_them(profile: str) -> None:
     objects = rendered("synapse", profile)
-    config = named(objects, "ConfigMap", "synapse-config")["data"]
+    config = configuration_files(objects)
     most = 0
     for entry in (entry for entry in objects if entry["kind"] == "StatefulSet"):
         own = yaml.safe_load(config[entry["metadata"]["name"].removeprefix("synapse-") + ".yaml"])
@@ -171,7 +171,7 @@ def test_synapse_verifies_the_name_that_it_connects_to_and_can_go_direct() -> No
     assert pooled.split(".")[0] == "postgres-pooler"
     assert pooled in certificate_names("postgres-pooler-tls")
     assert pooled.replace("postgres-pooler", "postgres-rw") in certificate_names("postgres-server-tls")
-    config = named(rendered("synapse", "demo"), "ConfigMap", "synapse-config")["data"]
+    config = configuration_files(rendered("synapse", "demo"))
     arguments = yaml.safe_load(config["main.yaml"])["database"]["args"]
     assert (arguments["host"], arguments["sslmode"]) == (pooled, "verify-full")
     assert "options" not in arguments  # PgBouncer drops it without a word

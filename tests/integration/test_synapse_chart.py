@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from mxinstall.site.model import Federation
-from shipped_stack import KUBE_VERSION, MANIFESTS, named, pinned, rendered, stack, values_of
+from shipped_stack import KUBE_VERSION, MANIFESTS, configuration_files, named, pinned, rendered, stack, values_of
 
 from darksite import binaries
 from sitebundle.errors import RenderFailed
@@ -44,7 +44,7 @@ FEDERATED = {
 
 def configuration(objects: list[dict[str, Any]]) -> dict[str, Any]:
     """Each file of the configuration, read."""
-    data = named(objects, "ConfigMap", "synapse-config")["data"]
+    data = configuration_files(objects)
     return {name: yaml.safe_load(text) for name, text in data.items() if name.endswith(".yaml")}
 
 
@@ -319,11 +319,47 @@ def test_prometheus_gets_the_labels_that_the_dashboards_of_synapse_ask_for() -> 
         assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
 
 
+def mounted(objects: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """The ConfigMaps that each type's pods mount."""
+    return {
+        name: {
+            source["configMap"]["name"]
+            for volume in entry["spec"]["template"]["spec"]["volumes"]
+            for source in volume.get("projected", {}).get("sources", [volume])
+            if "configMap" in source
+        }
+        for name, entry in processes(objects).items()
+    }
+
+
+def test_a_pod_that_starts_anew_in_the_middle_of_a_change_finds_the_configuration_that_it_had() -> None:
+    before, after = rendered("synapse", "demo"), rendered("synapse", "demo", {"maxUploadMiB": 7})
+    contents: dict[str, dict[str, str]] = {}
+    for entry in (entry for entry in [*before, *after] if entry["kind"] == "ConfigMap"):
+        if "helm.sh/hook" not in entry["metadata"].get("annotations", {}):
+            # What stood under a name once stands there for good, and a newer release does not take it away.
+            assert contents.setdefault(entry["metadata"]["name"], entry["data"]) == entry["data"]
+    for entry in (entry for entry in before if entry["kind"] == "ConfigMap" and entry.get("immutable")):
+        assert entry["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    old, new = mounted(before), mounted(after)
+    for name, sources in old.items():
+        assert {file for source in sources for file in contents[source]} == {
+            *("homeserver.yaml", "log.yaml", "configure.py", f"{name}.yaml")
+        }
+        assert sources != new[name]
+
+
+def test_a_change_of_one_type_gives_no_other_type_a_new_configuration() -> None:
+    before = mounted(rendered("synapse", "demo"))
+    after = mounted(rendered("synapse", "demo", {"workers": {"typing": {"connections": {"max": 3}}}}))
+    assert {name for name in before if before[name] != after[name]} == {"typing"}
+
+
 def test_what_is_checked_before_an_upgrade_is_what_the_processes_get() -> None:
     objects = rendered("synapse", "demo")
     checked = named(objects, "ConfigMap", "synapse-check-config")
     assert {key: text for key, text in checked["data"].items() if key != "check_config.py"} == (
-        named(objects, "ConfigMap", "synapse-config")["data"]
+        configuration_files(objects)
     )
     job = named(objects, "Job", "synapse-check-config")
     weights = []

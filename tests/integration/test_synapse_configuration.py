@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from shipped_stack import named, rendered, unpack_image
+from shipped_stack import configuration_files, named, rendered, unpack_image
 
 from darksite.images import isolation
 
@@ -141,10 +141,12 @@ def pod(synapse_root: Path, tmp_path: Path) -> Pod:
     return laid_out(synapse_root, tmp_path, rendered("synapse", "demo"))
 
 
-def laid_out(root: Path, scratch: Path, objects: list[dict[str, Any]], configuration: str = "synapse-config") -> Pod:
+def laid_out(root: Path, scratch: Path, objects: list[dict[str, Any]], checked: bool = False) -> Pod:
     key = b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     files = {
-        "/etc/synapse": named(objects, "ConfigMap", configuration)["data"],
+        "/etc/synapse": (
+            named(objects, "ConfigMap", "synapse-check-config")["data"] if checked else configuration_files(objects)
+        ),
         "/secrets/synapse": {
             "signing.key": f"ed25519 a_site {key}\n",
             **{name: f"the {name}" for name in ("macaroon", "form", "registration", "replication")},
@@ -273,7 +275,7 @@ def test_the_keys_of_the_object_store_are_in_no_file_but_that_of_media(synapse_r
         written = (pod.folders["/run/synapse"] / "process.yaml").read_text()
         assert ("the store's key" in written) is (process == "media-repository")
     # The stock image has no provider: the check says so before any process is stopped.
-    checked = laid_out(synapse_root, fresh(tmp_path), objects, "synapse-check-config").run("check-config", "check")
+    checked = laid_out(synapse_root, fresh(tmp_path), objects, checked=True).run("check-config", "check")
     assert checked.returncode == 3, checked.stdout
     assert checked.stdout.startswith("media-repository: ")
     assert "s3_storage_provider" in checked.stdout
@@ -293,7 +295,7 @@ def test_the_keys_of_the_object_store_are_in_no_file_but_that_of_media(synapse_r
 @pytest.mark.parametrize("over", [{}, FEDERATED], ids=["demo", "federated"])
 def test_the_check_takes_what_synapse_takes(synapse_root: Path, tmp_path: Path, over: dict[str, Any]) -> None:
     objects = rendered("synapse", "demo", over)
-    done = laid_out(synapse_root, tmp_path, objects, "synapse-check-config").run("check-config", "check")
+    done = laid_out(synapse_root, tmp_path, objects, checked=True).run("check-config", "check")
     kinds = len([entry for entry in objects if entry["kind"] == "StatefulSet"])
     assert (done.returncode, done.stdout.strip()) == (
         0,
@@ -317,7 +319,7 @@ def test_the_check_refuses_before_any_process_is_touched(
     synapse_root: Path, tmp_path: Path, over: dict[str, Any], told: str
 ) -> None:
     objects = rendered("synapse", "demo", over)
-    done = laid_out(synapse_root, tmp_path, objects, "synapse-check-config").run("check-config", "check")
+    done = laid_out(synapse_root, tmp_path, objects, checked=True).run("check-config", "check")
     assert done.returncode == 3, done.stdout
     assert told in done.stdout
     assert "the database's" not in done.stdout

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from apiserver import ApiServer, breakable_api_server
 from claimed_pods import Claims, claimed_pods
+from mxinstall import helm_release
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy import rollout
+from mxinstall.deploy.inventory import read_inventory
 from mxinstall.deploy.journal import read_account
 from mxinstall.deploy.rollout import HELD, STOPPED
 from waves_chart import NAMESPACE, RELEASE, deploy_parts, plan_of_parts, remove_parts
@@ -239,10 +241,16 @@ def test_processes_start_as_before_when_one_of_them_does_not_stop(
 
 
 @pytest.mark.usefixtures("installed")
-def test_what_a_release_refuses_itself_stops_nothing(operator: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{"together": "two"}, {"text": "b"}], ids=["stops", "rolls"])
+def test_what_a_release_refuses_itself_is_refused_before_any_release_is_touched(
+    operator: Cluster, tmp_path: Path, change: dict[str, str]
+) -> None:
     before = {pod["metadata"]["uid"] for pod in operator.list("v1", "Pod", NAMESPACE)}
-    with pytest.raises(ReleaseFailed, match=r"nothing was stopped.*Refused"):
-        deploy_parts(operator, tmp_path, together="two", check="Refused")
+    records, known = helm_release.revisions(operator, RELEASE, NAMESPACE), read_inventory(operator)
+    with pytest.raises(ReleaseFailed, match=r"no release was changed.*Refused"):
+        deploy_parts(operator, tmp_path, check="Refused", **change)
+    assert helm_release.revisions(operator, RELEASE, NAMESPACE) == records
+    assert read_inventory(operator) == known
     assert {pod["metadata"]["uid"] for pod in operator.list("v1", "Pod", NAMESPACE)} == before
     assert marks(operator) == []
 
@@ -257,8 +265,9 @@ def test_nothing_is_stopped_while_a_process_is_on_a_node_that_is_away(operator: 
         "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"},
     }
     operator.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods/parts-writer-1/binding", body=bound)
+    # What the check has to say comes after: its Job may have to wait for that node.
     with pytest.raises(NodeLost, match=r"node n1 does not answer; it has: parts-writer-1"):
-        deploy_parts(operator, tmp_path, together="two")
+        deploy_parts(operator, tmp_path, together="two", check="Refused")
     assert len(pods(operator)) == 6
     assert marks(operator) == []
     operator.delete("v1", "Pod", "parts-writer-1", NAMESPACE, grace_seconds=0)

@@ -18,7 +18,7 @@ from mxbundle.lint.shipped import Declared, Request, rendered
 from mxbundle.lint.subject import Item, Nodes, Subject
 from mxbundle.lock.charts import PackedChart, pack_chart
 from mxbundle.lock.materials import Materials, PublishedFile
-from shipped_stack import MANIFESTS
+from shipped_stack import MANIFESTS, stable_name
 
 from darksite import binaries, upstream
 from sitebundle.helm import Helm
@@ -82,7 +82,7 @@ def changed(subject: Subject, changes: Sequence[Mapping[str, Any]]) -> Subject:
 
 
 def _named(item: Item) -> str:
-    return "/".join(part for part in (item.kind, item.namespace, item.name) if part)
+    return "/".join(part for part in (item.kind, item.namespace, stable_name(item.entry)) if part)
 
 
 def _found(items: Sequence[Item], name: str) -> Item:

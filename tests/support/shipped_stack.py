@@ -63,10 +63,23 @@ def rendered(release: str, profile: str, over: Mapping[str, Any] | None = None) 
     return read_objects(rendered_text(release, profile, over), release)
 
 
+def stable_name(entry: Mapping[str, Any]) -> str:
+    """An object's name, without the hash where it is named after its content."""
+    name = str(entry["metadata"]["name"])
+    labels = entry["metadata"].get("labels") or {}
+    return name.rpartition("-")[0] if labels.get("mxbundle.io/named-by-content") == "true" else name
+
+
 def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """The one object of that kind and name."""
-    (found,) = (entry for entry in objects if entry["kind"] == kind and entry["metadata"]["name"] == name)
+    """The one object of that kind and name (for one that is named after its content: without the hash)."""
+    (found,) = (entry for entry in objects if entry["kind"] == kind and stable_name(entry) == name)
     return found
+
+
+def configuration_files(objects: list[dict[str, Any]]) -> dict[str, str]:
+    """Every file of Synapse's configuration: what all processes read, and what each type reads for itself."""
+    maps = [entry for entry in objects if entry["kind"] == "ConfigMap" and entry.get("immutable")]
+    return {name: text for entry in maps for name, text in entry["data"].items() if name.endswith((".yaml", ".py"))}
 
 
 def unpack_image(name: str, root: Path) -> Path:

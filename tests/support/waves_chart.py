@@ -99,7 +99,10 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   name: {{ .Values.check }}
-  annotations: {helm.sh/hook: pre-upgrade, helm.sh/hook-delete-policy: "before-hook-creation,hook-succeeded"}
+  annotations:
+    mxbundle.io/check: "true"
+    helm.sh/hook: pre-upgrade
+    helm.sh/hook-delete-policy: "before-hook-creation,hook-succeeded"
 """
 
 

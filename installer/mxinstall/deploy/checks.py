@@ -1,7 +1,7 @@
-"""A release's own checks, asked before its processes are stopped: what they refuse must not have cost an outage.
+"""A release's own checks, asked before any release is touched: what they refuse must not have cost anything.
 
-They are the chart's `pre-upgrade` hooks, which helm runs again by itself when the release is applied. Where nothing is
-stopped helm's run is early enough, and this is not needed.
+They are those of the chart's `pre-upgrade` hooks that it calls checks: they need nothing that the upgrade brings. Helm
+runs them again by itself, with all others, when the release is applied.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from sitebundle.stack import Release
 
 HOOK = "helm.sh/hook"
 WEIGHT = "helm.sh/hook-weight"
+CHECK = "mxbundle.io/check"
+"""On a `pre-upgrade` hook, `true`: it only looks, and at nothing that the same upgrade changes."""
 _POLL_SECONDS = 1.0
 _MANAGER = "mxinstall-checks"
 
 
-def pre_upgrade(objects: Sequence[Object]) -> list[Object]:
-    """The rendered `pre-upgrade` hooks in helm's order: by weight, then by name."""
-    hooks = [obj for obj in objects if "pre-upgrade" in _annotation(obj, HOOK).split(",")]
+def checks(objects: Sequence[Object]) -> list[Object]:
+    """The rendered `pre-upgrade` hooks that are checks, in helm's order: by weight, then by name."""
+    before = [obj for obj in objects if "pre-upgrade" in _annotation(obj, HOOK).split(",")]
+    hooks = [obj for obj in before if _annotation(obj, CHECK) == "true"]
     return sorted(hooks, key=lambda obj: (int(_annotation(obj, WEIGHT) or 0), obj["metadata"]["name"]))
 
 
 def run_checks(cluster: Cluster, release: Release, objects: Sequence[Object], stop: Event) -> None:
     """Run the hooks and remove them, whatever comes of it. Raises ReleaseFailed with the words of what refused."""
-    hooks = [_placed(hook, release.namespace) for hook in pre_upgrade(objects)]
+    hooks = [_startable(cluster, _placed(hook, release.namespace)) for hook in checks(objects)]
     try:
         for hook in hooks:
             _remove(cluster, hook)
@@ -36,7 +39,7 @@ def run_checks(cluster: Cluster, release: Release, objects: Sequence[Object], st
             if hook["kind"] == "Job":
                 _await(cluster, release, hook, stop)
     except ClusterRefused as refusal:
-        detail = f"its check cannot be run, nothing was stopped: {refusal.fields['detail']}"
+        detail = f"its check cannot be run, no release was changed: {refusal.fields['detail']}"
         raise ReleaseFailed(release=release.name, detail=detail) from refusal
     finally:
         for hook in hooks:
@@ -45,6 +48,18 @@ def run_checks(cluster: Cluster, release: Release, objects: Sequence[Object], st
 
 def _placed(hook: Object, namespace: str) -> Object:
     return {**hook, "metadata": {"namespace": namespace, **hook["metadata"]}}
+
+
+def _startable(cluster: Cluster, hook: Object) -> Object:
+    """Without a priority class that the same upgrade is yet to bring: its pods would be refused till then."""
+    if hook["kind"] != "Job":
+        return hook
+    pod = dict(hook["spec"]["template"]["spec"])
+    name = pod.get("priorityClassName")
+    if name and cluster.get("scheduling.k8s.io/v1", "PriorityClass", name) is None:
+        del pod["priorityClassName"]
+    template = {**hook["spec"]["template"], "spec": pod}
+    return {**hook, "spec": {**hook["spec"], "template": template}}
 
 
 def _await(cluster: Cluster, release: Release, job: Object, stop: Event) -> None:
@@ -56,10 +71,10 @@ def _await(cluster: Cluster, release: Release, job: Object, stop: Event) -> None
         if "Complete" in ended:
             return
         if "Failed" in ended:
-            detail = f"job {name} refuses it, before anything was stopped: {_last_words(cluster, name, namespace)}"
+            detail = f"job {name} refuses it, no release was changed: {_last_words(cluster, name, namespace)}"
             raise ReleaseFailed(release=release.name, detail=detail)
         if stop.is_set() or time.monotonic() > deadline:
-            raise ReleaseFailed(release=release.name, detail=f"job {name} did not end in time; nothing was stopped")
+            raise ReleaseFailed(release=release.name, detail=f"job {name} did not end in time; no release was changed")
         stop.wait(_POLL_SECONDS)
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.checks import checks, run_checks
 from mxinstall.deploy.crds import KIND as CRD
 from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, deployed, forget_record, write_record
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
-from mxinstall.deploy.rollout import Choreography, Rollout
+from mxinstall.deploy.rollout import Choreography, Rollout, refuse
+from mxinstall.deploy.superseded import remove_superseded
 from mxinstall.helm_release import HelmReleases, recover, still_ours
 from sitebundle.errors import ClusterRefused, ReleaseFailed, ReleaseNotReady
 from sitebundle.events import Note, Sink, Step
@@ -101,10 +103,11 @@ def namespace_object(namespace: Namespace) -> Object:
 def deploy_levels(deployment: Deployment, levels: Sequence[Sequence[PlannedRelease]]) -> list[str]:
     """Deploy level after level, the releases of a level at once; returns the names of those that were changed.
 
-    A failed release lets the others of its level end and stops the rest. Raises ReleaseFailed, ReleaseNotReady,
-    FencedOff, JournalUnwritable.
+    What can be refused is refused before the first one is touched. A failed release lets the others of its level end
+    and stops the rest. Raises NodeLost, ReleaseFailed, ReleaseNotReady, FencedOff, JournalUnwritable.
     """
     rendered = {planned.name: planned.objects for level in levels for planned in level}
+    _refuse_early(deployment, [planned for level in levels for planned in level], rendered)
     changed = []
     for level in levels:
         with ThreadPoolExecutor(max_workers=max(1, len(level)), thread_name_prefix="release") as pool:
@@ -134,6 +137,7 @@ def remove_release(
     for entry in deleted:
         cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
     _await_gone(cluster, deleted)
+    remove_superseded(cluster, record.release, record.namespace)
     forget_record(cluster, record.release)
 
 
@@ -158,6 +162,26 @@ def in_order(objects: Sequence[Object]) -> list[Object]:
     return sorted(objects, key=place)
 
 
+def _refuse_early(
+    deployment: Deployment, releases: Sequence[PlannedRelease], rendered: Mapping[str, Sequence[Object]]
+) -> None:
+    """Ask of every release that runs already what needs nothing new: lost nodes first, for a check may wait on one."""
+    upgraded = [
+        planned
+        for planned in releases
+        if planned.chart is not None and planned.change != "unchanged" and planned.name in deployment.inventory
+    ]
+    for planned in upgraded:
+        if planned.rollout.stops:
+            refuse(deployment.cluster, Expected(planned.release, planned.objects, rendered), planned.rollout)
+    for planned in upgraded:
+        if checks(planned.objects):
+            began = time.monotonic()
+            with deployment.journal.step(f"check/{planned.name}"):
+                run_checks(deployment.cluster, planned.release, planned.objects, deployment.helm.stop)
+            deployment.sink(Step(STAGE, f"{planned.name} check", "ok", "", time.monotonic() - began))
+
+
 def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[str, Sequence[Object]]) -> bool:
     began = time.monotonic()
     expected = Expected(planned.release, planned.objects, rendered)
@@ -172,6 +196,7 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
             uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
             write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
         wait_ready(deployment.cluster, expected, deployment.sink, fresh=True, stop=deployment.helm.stop)
+        remove_superseded(deployment.cluster, planned.name, planned.release.namespace, planned.objects)
         entry.outcome = planned.change
     deployment.sink(Step(STAGE, planned.name, "ok", planned.change, time.monotonic() - began))
     return True

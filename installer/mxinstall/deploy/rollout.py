@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from threading import Event
 
 from mxinstall.cluster import Cluster, Object
-from mxinstall.deploy.checks import run_checks
 from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed
 from mxinstall.deploy.journal import Journal
@@ -107,6 +106,38 @@ def left_behind(workloads: Iterable[Object]) -> list[str]:
     return [f"{deployed(live)} ({'held back' if _annotation(live, HELD) else 'stopped'})" for live in marked]
 
 
+def refuse(cluster: Cluster, expected: Expected, rollout: Rollout) -> None:
+    """Raise what speaks against stopping a release's processes, and nothing otherwise. Reads only.
+
+    NodeLost: one process could not be stopped, so that stopping the others would only make an outage. ReleaseFailed: a
+    field that cannot be changed would be refused only when everything has stopped already.
+    """
+    release = expected.release
+    sets = [cluster.get(_APPS, "StatefulSet", name, release.namespace) for name in rollout.stops]
+    pods = pods_of(cluster, release.namespace, {live["metadata"]["uid"] for live in sets if live})
+    for lost in lost_nodes(cluster):
+        there = [_name(pod) for pod in pods if pod["spec"].get("nodeName") == lost.name]
+        if there:
+            raise NodeLost(release=release.name, node=lost.name, pods=", ".join(there))
+    for obj in expected.objects:
+        if is_hook(obj):
+            continue
+        try:
+            cluster.apply(obj, manager=HELM_MANAGER, dry_run=True)
+        except ClusterRefused as refusal:
+            detail = f"nothing was stopped: {deployed(obj)}: {refusal.fields['detail']}"
+            raise ReleaseFailed(release=release.name, detail=detail) from refusal
+
+
+def pods_of(cluster: Cluster, namespace: str, owners: set[str]) -> list[Object]:
+    """The pods of a namespace whose owner's uid is among `owners`."""
+    return [
+        pod
+        for pod in cluster.list("v1", "Pod", namespace)
+        if any(owner["uid"] in owners for owner in pod["metadata"].get("ownerReferences") or [])
+    ]
+
+
 @dataclass(frozen=True)
 class Choreography:
     """One release on its way. `expected` is what there is to wait for, `known` what was on record before."""
@@ -122,7 +153,7 @@ class Choreography:
     def around_apply(self) -> Iterator[None]:
         """Hold back or stop what must wait, let the block apply the release, then let go in order.
 
-        Raises NodeLost, and ReleaseFailed for what the release's own checks refuse, before anything is stopped; then
+        Raises NodeLost, and ReleaseFailed for what the server refuses, before anything is stopped; then
         ProcessesDoNotStop, ReleaseNotReady. When nothing of the new set of processes was applied, what was stopped is
         started again as it was.
         """
@@ -130,8 +161,8 @@ class Choreography:
         rollout = rollout_of(cluster, objects, self.known)
         stopped = self._stopped_so_far(rollout)
         if rollout.stops:
-            self._refuse_what_the_server_refuses()
-            run_checks(cluster, self.expected.release, objects, self.stop)
+            # Again: since all releases were asked, others have changed, and time has passed.
+            refuse(cluster, self.expected, rollout)
         try:
             if rollout.stops:
                 self._stop(rollout.stops)
@@ -234,7 +265,6 @@ class Choreography:
         release = self.expected.release
         sets = [self.cluster.get(_APPS, "StatefulSet", name, release.namespace) for name in names]
         owners = {live["metadata"]["uid"] for live in sets if live}
-        self._refuse_over_lost_node(owners)
         began = time.monotonic()
         text = f"{release.name}: the set of named processes changes; all {len(names)} StatefulSets stop, then start"
         self.sink(Note("info", text))
@@ -247,42 +277,18 @@ class Choreography:
             self._await_stopped(owners)
         self.sink(Step(STAGE, f"{release.name} stopped", "ok", "", time.monotonic() - began))
 
-    def _refuse_what_the_server_refuses(self) -> None:
-        """A field that cannot be changed would be refused only when everything has stopped already."""
-        for obj in self.expected.objects:
-            if is_hook(obj):
-                continue
-            try:
-                self.cluster.apply(obj, manager=HELM_MANAGER, dry_run=True)
-            except ClusterRefused as refusal:
-                detail = f"nothing was stopped: {deployed(obj)}: {refusal.fields['detail']}"
-                raise ReleaseFailed(release=self.expected.release.name, detail=detail) from refusal
-
-    def _refuse_over_lost_node(self, owners: set[str]) -> None:
-        """Stopping everything while one process cannot be stopped would only make an outage."""
-        for lost in lost_nodes(self.cluster):
-            there = [_name(pod) for pod in self._pods_of(owners) if pod["spec"].get("nodeName") == lost.name]
-            if there:
-                raise NodeLost(release=self.expected.release.name, node=lost.name, pods=", ".join(there))
-
     def _await_stopped(self, owners: set[str]) -> None:
-        pods = self._pods_of(owners)
+        namespace = self.expected.release.namespace
+        pods = pods_of(self.cluster, namespace, owners)
         grace = max((pod["spec"].get("terminationGracePeriodSeconds") or 30 for pod in pods), default=0)
         began = time.monotonic()
         left: list[str] = []
-        while left := _passing(lambda: [_name(pod) for pod in self._pods_of(owners)]):
+        while left := _passing(lambda: [_name(pod) for pod in pods_of(self.cluster, namespace, owners)]):
             waited = time.monotonic() - began
             if self.stop.is_set() or waited > grace + _STOP_MARGIN_SECONDS:
                 name = self.expected.release.name
                 raise ProcessesDoNotStop(release=name, seconds=round(waited), pods=", ".join(left))
             self.stop.wait(_POLL_SECONDS)
-
-    def _pods_of(self, owners: set[str]) -> list[Object]:
-        return [
-            pod
-            for pod in self.cluster.list("v1", "Pod", self.expected.release.namespace)
-            if any(owner["uid"] in owners for owner in pod["metadata"].get("ownerReferences") or [])
-        ]
 
     def _new_set_applied(self) -> bool:
         """Whether any StatefulSet that runs already has what is wanted: old and new must not start side by side."""

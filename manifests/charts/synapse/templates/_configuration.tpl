@@ -202,16 +202,56 @@ root:
 disable_existing_loggers: false
 {{- end }}
 
-{{/* Every file of the configuration, as the data of a ConfigMap. */}}
-{{- define "synapse.configuration-files" -}}
+{{/* The files that every process reads, as the data of a ConfigMap. */}}
+{{- define "synapse.shared-files" -}}
 homeserver.yaml: |
   {{- include "synapse.homeserver" . | nindent 2 }}
 log.yaml: |
   {{- include "synapse.log" . | nindent 2 }}
 configure.py: |
   {{- .Files.Get "files/configure.py" | nindent 2 }}
-{{- range $process := (fromYaml (include "synapse.processes" .)).processes }}
-{{ $process.name }}.yaml: |
-  {{- include "synapse.process" (dict "root" $ "process" $process) | nindent 2 }}
 {{- end }}
+
+{{/* The file that only processes of one type read. Argument: (dict "root" $ "process" p) */}}
+{{- define "synapse.own-files" -}}
+{{ .process.name }}.yaml: |
+  {{- include "synapse.process" . | nindent 2 }}
+{{- end }}
+
+{{/* What HAProxy reads. */}}
+{{- define "synapse.routing-files" -}}
+haproxy.cfg: |
+  {{- include "synapse.haproxy" . | trimSuffix "\n" | nindent 2 }}
+path.map: |
+  {{- include "synapse.path-map" . | trimPrefix "\n" | nindent 2 }}
+429.http: |
+  {{- include "synapse.too-many" . | nindent 2 }}
+start.sh: |
+  {{- .Files.Get "files/haproxy-start.sh" | nindent 2 }}
+{{- end }}
+
+{{/*
+Names of the two ConfigMaps of a type, and of the routing tier's. A pod that starts anew while a change is under way finds what it had before: a name
+stands for its content for ever, and what it stood for stays until no pod has it any more.
+*/}}
+{{- define "synapse.shared-name" -}}
+{{ .Release.Name }}-config-{{ include "synapse.hash" (include "synapse.shared-files" .) }}
+{{- end }}
+{{- define "synapse.own-name" -}}
+{{ include "synapse.name" (dict "root" .root "type" .process.name) }}-config-{{ include "synapse.hash" (include "synapse.own-files" .) }}
+{{- end }}
+{{- define "synapse.routing-name" -}}
+{{ .Release.Name }}-routing-{{ include "synapse.hash" (include "synapse.routing-files" .) }}
+{{- end }}
+
+{{/*
+What a ConfigMap has that is named after its content. Helm leaves it when a newer one has come; the installer removes it
+when no pod is left that mounts it. Argument: (dict "root" $ "type" name)
+*/}}
+{{- define "synapse.kept" -}}
+labels:
+  {{- include "synapse.labels" . | nindent 2 }}
+  mxbundle.io/named-by-content: "true"
+annotations:
+  helm.sh/resource-policy: keep
 {{- end }}
