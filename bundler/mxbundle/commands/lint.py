@@ -29,6 +29,14 @@ from sitebundle.cli import Session
 )
 @click.option("--registry", metavar="NAME", help="With FILE: what every image reference has to begin with.")
 @click.option("--pull-secret", metavar="NAME", help="With FILE: the pull secret that every pod has to have.")
+@click.option("--namespace", metavar="NAME", help="With FILE: where objects go that name none; else `default`.")
+@click.option(
+    "--own-host",
+    "own_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="With FILE: a name of the site's own (may be repeated).",
+)
 @click.option("--list", "list_", is_flag=True, help="List the rules and leave.")
 @click.option("--explain", metavar="ID", help="Say what a rule protects and needs, and leave.")
 @options.helm
@@ -44,6 +52,8 @@ def command(
     lock_path: Path | None,
     registry: str | None,
     pull_secret: str | None,
+    namespace: str | None,
+    own_hosts: tuple[str, ...],
     list_: bool,
     explain: str | None,
     helm: Path | None,
@@ -72,9 +82,13 @@ def command(
     if files:
         if len(profiles) > 1:
             raise click.UsageError("with FILE one --profile at most: the objects are of one")
-        subjects = [subject_of(files, manifests, next(iter(profiles), None), lock, registry, pull_secret)]
-    elif registry is not None or pull_secret is not None:
-        raise click.UsageError("--registry and --pull-secret are for FILE: the stack is rendered for a site of its own")
+        profile = next(iter(profiles), None)
+        subjects = [
+            subject_of(files, manifests, profile, lock, registry, pull_secret, namespace=namespace, own_hosts=own_hosts)
+        ]
+    elif own_hosts or any(given is not None for given in (registry, pull_secret, namespace)):
+        of_files = "--registry, --pull-secret, --namespace and --own-host are for FILE"
+        raise click.UsageError(f"{of_files}: the stack is rendered for a site of its own")
     else:
         request = Request(manifests, profiles, lock, kube_version or KUBE_VERSION)
         with session.sink() as sink:

@@ -23,6 +23,8 @@ input): the output of `helm template`, or what another tool deploys.
 | `--lock FILE` | digests are those of this lock, and every image must be in it |
 | `--registry NAME` | with FILE: what every image reference has to begin with |
 | `--pull-secret NAME` | with FILE: the pull secret that every pod has to have |
+| `--namespace NAME` | with FILE: where objects go that name none; else `default` |
+| `--own-host NAME` | with FILE: a name of the site's own, which is not outside (may be repeated) |
 | `--list`, `--explain ID` | what the rules are |
 | `--json` | the whole report as one JSON object |
 

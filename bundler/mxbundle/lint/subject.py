@@ -137,6 +137,7 @@ class Subject:
     contracts: Contracts = field(default_factory=lambda: Contracts({}))
     lock: Lock | None = None
     renders: Mapping[str, Renders] | None = None
+    own_hosts: tuple[str, ...] = ()
 
     def has(self, need: Need) -> bool:
         """Whether what a rule needs is there."""

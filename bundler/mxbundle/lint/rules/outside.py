@@ -32,6 +32,7 @@ def urls(subject: Subject) -> Iterator[Hit]:
         if subject.site
         else set(_said(subject))
     )
+    own |= set(subject.own_hosts)
     for item in subject.items:
         for path, text in texts(item.entry):
             for match in _URL.finditer(text):
