@@ -57,6 +57,31 @@ def test_a_commit_is_on_two_instances_and_synapse_finds_the_collation_it_needs(p
     }
 
 
+@in_every_profile
+@pytest.mark.parametrize(
+    ("label", "expression"),
+    [
+        ("mxbundle.io/database", {"key": "mxbundle.io/database", "operator": "Exists"}),
+        ("disk=fast", {"key": "disk", "operator": "In", "values": ["fast"]}),
+    ],
+)
+def test_instances_go_to_the_nodes_that_the_site_labels_and_to_others_where_there_are_none(
+    profile: str, label: str, expression: dict[str, Any]
+) -> None:
+    affinity = named(rendered("postgres", profile, {"nodeLabel": label}), "Cluster", "postgres")["spec"]["affinity"]
+    assert affinity["nodeAffinity"] == {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 100, "preference": {"matchExpressions": [expression]}}
+        ]
+    }
+    assert affinity["tolerations"] == [{"key": expression["key"], "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def test_a_label_that_no_node_can_have_is_refused() -> None:
+    with pytest.raises(RenderFailed, match="nodeLabel"):
+        rendered("postgres", "demo", {"nodeLabel": "not a label"})
+
+
 def test_helm_never_deletes_a_database() -> None:
     cluster = named(rendered("postgres", "demo"), "Cluster", "postgres")
     assert cluster["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
