@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 from routing_tier import HOST, SERVER_NAME, Tier, running_tier
-from shipped_stack import named, rendered, unpack_image
+from shipped_stack import MANIFESTS, named, pinned, rendered, stack, unpack_image
+
+from sitebundle.rendering import values_for
+
+METALLB = "metallb.io/loadBalancerIPs"
 
 FEDERATED: dict[str, Any] = {
     "federation": {"enabled": True, "allow": ["*"], "port": 8448},
@@ -348,6 +352,32 @@ def test_whoever_is_asked_when_a_replica_is_told_to_go_gets_an_answer(haproxy_ro
 def test_a_load_balancer_keeps_the_clients_addresses(service: dict[str, Any], policy: str | None) -> None:
     spec = named(rendered("synapse", "demo", {"edge": {"service": service}}), "Service", "edge")["spec"]
     assert (spec["type"], spec.get("externalTrafficPolicy")) == (service["type"], policy)
+
+
+@pytest.mark.parametrize(
+    ("service", "field", "annotation"),
+    [
+        ({"type": "LoadBalancer", "address": "10.90.0.200"}, "10.90.0.200", None),
+        ({"type": "LoadBalancer", "address": "fd00::200"}, "fd00::200", None),
+        ({"type": "LoadBalancer", "address": "10.90.0.200", "addressAnnotation": METALLB}, None, "10.90.0.200"),
+        ({"type": "LoadBalancer", "address": "edge.example.site"}, None, None),
+        ({"type": "NodePort", "address": "10.90.0.200", "addressAnnotation": METALLB}, None, None),
+    ],
+)
+def test_a_load_balancer_is_asked_for_the_sites_address_in_one_way(
+    service: dict[str, Any], field: str | None, annotation: str | None
+) -> None:
+    edge = named(rendered("synapse", "demo", {"edge": {"service": service}}), "Service", "edge")
+    assert edge["spec"].get("loadBalancerIP") == field
+    assert (edge["metadata"].get("annotations") or {}).get(METALLB) == annotation
+
+
+def test_the_address_of_site_yaml_is_the_one_that_is_asked_for() -> None:
+    site = {"edge": {"mode": "haproxy", "address": "10.90.0.200"}}
+    for profile in ("small", "20k"):
+        values = values_for(stack(), stack().release("synapse"), profile, MANIFESTS, pinned, site)
+        edge = named(rendered("synapse", profile, {"edge": values["edge"]}), "Service", "edge")
+        assert (edge["spec"]["type"], edge["spec"]["loadBalancerIP"]) == ("LoadBalancer", "10.90.0.200")
 
 
 def test_the_edge_has_its_ports_and_plain_http_stays_in_the_cluster() -> None:
