@@ -666,6 +666,14 @@ class LastCopy(DeployError):
     hint = "Bring the node or its disk back, or restore from a backup. No volume was deleted."
 
 
+class StorageUnknown(DeployError):
+    """No volume of {pod} is on node {node}; of these pods there are some: {known}."""
+
+    id = "storage-unknown"
+    exit_code = 75
+    hint = "`mxinstall node release {node} --dry-run` names every one. Nothing was changed."
+
+
 class CertificateUnknown(DeployError):
     """The system that runs here has no certificate {name}; it has: {known}."""
 

@@ -7,14 +7,24 @@ Not here: finding such nodes (`deploy.nodes`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.fencing import hold
 from mxinstall.deploy.nodes import OUT_OF_SERVICE, is_ready, is_released
-from sitebundle.errors import ClusterRefused, LastCopy, NodeAlive, NodeAway, NodeNotReleased, NodeUnknown
+from mxinstall.deploy.workdir import work_dir
+from sitebundle.errors import (
+    ClusterRefused,
+    LastCopy,
+    NodeAlive,
+    NodeAway,
+    NodeNotReleased,
+    NodeUnknown,
+    StorageUnknown,
+)
 from sitebundle.events import Sink, Step, stage
 
 STAGE = "node"
@@ -23,6 +33,8 @@ MOVE_SECONDS = 180.0
 FRESH_SECONDS = 40.0
 """A kubelet renews its lease every 10 s; the control plane gives a node up after 40 to 50 s."""
 HEARTBEAT_SECONDS = 12.0
+ALL = "all"
+"""Among the pods whose storage is to be replaced: every one."""
 REPLICATED = "mxbundle.io/storage"
 """On a StatefulSet, `replicated`: a member that begins with an empty volume gets everything from the others."""
 
@@ -64,8 +76,24 @@ class Loss:
         ]
         return {"node": self.node, "moving": list(self.moving), "staying": staying}
 
-    def text(self) -> str:
-        """For the person who is asked."""
+    def chosen(self, pods: Sequence[str]) -> tuple[Volume, ...]:
+        """The volumes to be given up: those of `pods` (`POD` or `namespace/POD`), of every one for ALL.
+
+        Raises StorageUnknown for a pod that has none there, LastCopy when nobody else has the data.
+        """
+        names = {volume: (volume.pod, f"{volume.namespace}/{volume.pod}") for volume in self.staying}
+        for pod in pods:
+            if pod != ALL and not any(pod in both for both in names.values()):
+                known = ", ".join(dict.fromkeys(full for _, full in names.values())) or "none"
+                raise StorageUnknown(pod=pod, node=self.node, known=known)
+        found = tuple(volume for volume, both in names.items() if ALL in pods or set(both) & set(pods))
+        for volume in found:
+            if volume.obstacle:
+                raise LastCopy(pod=names[volume][1], node=self.node, detail=volume.obstacle)
+        return found
+
+    def text(self, chosen: Sequence[Volume] = ()) -> str:
+        """For the person who is asked; `chosen` are the volumes that are to be given up."""
         lines = [
             f"Node {self.node} does not answer. A process that still runs there would run twice, and two writers of",
             "the same name destroy data. Go on only if its machine is really off, and stays off until",
@@ -73,9 +101,13 @@ class Loss:
             f"start elsewhere: {', '.join(self.moving) or 'nothing'}",
         ]
         for volume in self.staying:
+            if volume in chosen:
+                what = f"DELETED for good: claim {volume.name}; {volume.pod} begins anew and gets all from the others"
+                lines.append(what)
+                continue
             what = f"stays, its data is on that node's disk: {volume.pod} (claim {volume.name})"
-            then = volume.obstacle or "--replace-storage gives the claim up, and a new member gets all from the others"
-            lines.append(f"{what}; {then}")
+            then = f"--replace-storage {volume.pod} gives it up, and a new member gets all from the others"
+            lines.append(f"{what}; {volume.obstacle or then}")
         return "\n".join(lines)
 
 
@@ -88,17 +120,22 @@ def look(cluster: Cluster, name: str) -> Loss:
     return Loss(name, tuple(sorted(_full_name(pod) for pod in pods)), tuple(volumes))
 
 
-def release(cluster: Cluster, name: str, sink: Sink, *, replace_storage: bool = False) -> Loss:
+def release_held(
+    operator: Cluster, name: str, sink: Sink, *, replace_storage: Sequence[str] = (), take_over: bool = False
+) -> Loss:
+    """`release` while the site is held, so that no installation works on the same pods. Raises AnotherInstaller too."""
+    with work_dir() as work, hold(operator, work, sink, take_over=take_over) as held:
+        return release(held.cluster, name, sink, replace_storage=replace_storage)
+
+
+def release(cluster: Cluster, name: str, sink: Sink, *, replace_storage: Sequence[str] = ()) -> Loss:
     """Vouch that the node's machine is off, and wait until none of its pods is left there.
 
-    replace_storage: delete the claims whose data is on its disk, if every one has other copies; all or none.
-    Raises NodeUnknown, NodeAlive, LastCopy before any change; NodeNotReleased.
+    replace_storage: pods (or ALL) whose claims on its disk are deleted, if each has other copies; else nothing is done.
+    Raises NodeUnknown, NodeAlive, StorageUnknown, LastCopy before any change; NodeNotReleased.
     """
     loss = look(cluster, name)
-    if replace_storage:
-        for volume in loss.staying:
-            if volume.obstacle:
-                raise LastCopy(pod=f"{volume.namespace}/{volume.pod}", node=name, detail=volume.obstacle)
+    given_up = loss.chosen(replace_storage)
     with stage(sink, STAGE, f"Give node {name} up") as tally:
         _change_taints(cluster, name, present=True)
         sink(Step(STAGE, "out-of-service", "ok", f"{name} is marked"))
@@ -108,10 +145,12 @@ def release(cluster: Cluster, name: str, sink: Sink, *, replace_storage: bool = 
                 raise NodeNotReleased(node=name, seconds=round(MOVE_SECONDS), pods=", ".join(left))
             time.sleep(_POLL_SECONDS)
         sink(Step(STAGE, "pods", "ok", "none is left there", time.monotonic() - began))
-        for volume in loss.staying if replace_storage else ():
+        for volume in given_up:
             _give_up(cluster, volume)
             sink(Step(STAGE, volume.name, "ok", f"given up; {volume.pod} begins anew"))
-        tally.detail = f"{len(loss.moving)} pods move, {len(loss.staying)} volumes were on its disk"
+        tally.detail = (
+            f"{len(loss.moving)} pods move, {len(loss.staying)} volumes were on its disk, {len(given_up)} given up"
+        )
     return loss
 
 

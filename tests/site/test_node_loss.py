@@ -16,9 +16,11 @@ import pytest
 from apiserver import breakable_api_server
 from mxinstall import node_loss
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.fencing import hold
 from mxinstall.deploy.nodes import OUT_OF_SERVICE, lost_nodes
+from mxinstall.deploy.workdir import work_dir
 
-from sitebundle.errors import LastCopy, NodeAlive, NodeAway, NodeUnknown
+from sitebundle.errors import AnotherInstaller, LastCopy, NodeAlive, NodeAway, NodeUnknown, StorageUnknown
 from sitebundle.events import silent
 
 NAMESPACE = "matrix"
@@ -285,7 +287,7 @@ def test_a_volume_whose_data_nobody_else_has_is_named_and_never_deleted(operator
     assert [(volume.claim, volume.pod) for volume in loss.staying] == [("media", "writer-0")]
     assert "nothing says that the others of writer have its data" in loss.text()
     with pytest.raises(LastCopy, match="writer-0 on node n1"):
-        node_loss.release(operator, "n1", silent, replace_storage=True)
+        node_loss.release(operator, "n1", silent, replace_storage=["all"])
     assert operator.get("v1", "PersistentVolumeClaim", "media", NAMESPACE) is not None
     assert OUT_OF_SERVICE not in taints(operator, "n1")
 
@@ -335,16 +337,30 @@ def test_a_databases_last_copies_are_kept(
     database_on_n1(operator)
     lost_before(operator, heart)
     with pytest.raises(LastCopy, match=why):
-        node_loss.release(operator, "n1", silent, replace_storage=True)
+        node_loss.release(operator, "n1", silent, replace_storage=["all"])
     assert operator.get("v1", "PersistentVolumeClaim", "postgres-1", NAMESPACE) is not None
 
 
-def test_an_instance_that_others_can_replace_gives_up_all_of_its_claims(operator: Cluster, heart: Heart) -> None:
+def test_an_instance_that_others_can_replace_gives_up_all_of_its_claims_and_no_other_does(
+    operator: Cluster, heart: Heart
+) -> None:
     postgres(operator, ["postgres-2", "postgres-3"], "postgres-2")
     database_on_n1(operator)
     lost_before(operator, heart)
-    loss = node_loss.release(operator, "n1", silent, replace_storage=True)
-    assert [volume.name for volume in loss.staying] == [f"{NAMESPACE}/postgres-1", f"{NAMESPACE}/postgres-1-wal"]
+    pinned_claim(operator, "media")
+    with pytest.raises(LastCopy, match="whoever uses media"):
+        node_loss.release(operator, "n1", silent, replace_storage=["all"])
+    with pytest.raises(StorageUnknown, match=f"No volume of postgres-7 is on node n1.*{NAMESPACE}/postgres-1"):
+        node_loss.release(operator, "n1", silent, replace_storage=["postgres-1", "postgres-7"])
+    with work_dir() as work, hold(operator, work, silent), pytest.raises(AnotherInstaller):
+        node_loss.release_held(operator, "n1", silent, replace_storage=["postgres-1"])
+    assert OUT_OF_SERVICE not in taints(operator, "n1")
+    loss = node_loss.release_held(operator, "n1", silent, replace_storage=["postgres-1"])
+    chosen = loss.chosen([f"{NAMESPACE}/postgres-1"])
+    assert f"DELETED for good: claim {NAMESPACE}/postgres-1-wal" in loss.text(chosen)
+    assert "stays, its data is on that node's disk: whoever uses media" in loss.text(chosen)
+    assert operator.get("v1", "PersistentVolumeClaim", "media", NAMESPACE) is not None
+    assert [volume.name for volume in chosen] == [f"{NAMESPACE}/postgres-1", f"{NAMESPACE}/postgres-1-wal"]
 
     def given_up() -> bool:
         claims = [operator.get("v1", "PersistentVolumeClaim", c, NAMESPACE) for c in ("postgres-1", "postgres-1-wal")]

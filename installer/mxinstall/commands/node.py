@@ -18,25 +18,43 @@ def command() -> None:
 @command.command("release")
 @click.argument("node")
 @click.option(
-    "--replace-storage", is_flag=True, help="Give up the volumes on its disk too, where others have the data."
+    "--replace-storage",
+    metavar="[POD]",
+    multiple=True,
+    is_flag=False,
+    flag_value="all",
+    help="Give up POD's volumes on its disk too, where others have the data; may be repeated. Without POD: of all.",
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--take-over", is_flag=True, help="Fence off an installer that holds the site.")
 @click.option("--yes", is_flag=True, help="Do not ask: its machine is really off.")
 @kubeconfig_option
 @click.pass_obj
-def release(session: Session, node: str, replace_storage: bool, yes: bool, kubeconfig: Path | None) -> None:
+def release(
+    session: Session,
+    node: str,
+    replace_storage: tuple[str, ...],
+    dry_run: bool,
+    take_over: bool,
+    yes: bool,
+    kubeconfig: Path | None,
+) -> None:
     """Say that NODE's machine is off, so that its pods start elsewhere. Refused while its kubelet speaks."""
     from mxinstall.cluster import Cluster
-    from mxinstall.node_loss import look
-    from mxinstall.node_loss import release as release_node
+    from mxinstall.node_loss import look, release_held
 
     cluster = Cluster.connect(kubeconfig)
-    if not yes:
-        click.echo(look(cluster, node).text(), err=True)
-        if replace_storage:
-            click.echo("the volumes named above are deleted for good.", err=True)
+    if dry_run or not yes:
+        ahead = look(cluster, node)
+        chosen = ahead.chosen(replace_storage)
+        if dry_run:
+            replaced = {"replaced": [volume.name for volume in chosen]}
+            session.out({**ahead.as_json(), **replaced}, f"{ahead.text(chosen)}\nnothing was changed")
+            return
+        click.echo(ahead.text(chosen), err=True)
         click.confirm("Is the machine off?", abort=True, err=True)
     with session.sink() as sink:
-        loss = release_node(cluster, node, sink, replace_storage=replace_storage)
+        loss = release_held(cluster, node, sink, replace_storage=replace_storage, take_over=take_over)
     lines = [f"{node} is given up; its pods start elsewhere", "look at it with: mxinstall status"]
     session.out(loss.as_json(), "\n".join(lines))
 

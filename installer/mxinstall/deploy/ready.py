@@ -20,6 +20,8 @@ from sitebundle.events import Note, Sink
 from sitebundle.stack import Ready, Release
 
 POLL_SECONDS = 1.5
+POD_SECONDS = 60.0
+"""How long a pod that takes another one's place may need until it is ready, where they come one after another."""
 _SAY_AGAIN_SECONDS = 20.0
 _WORKLOADS = {"statefulset": "StatefulSet", "deployment": "Deployment"}
 STARTING = "mxbundle.io/starting"
@@ -57,6 +59,7 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool,
     when `stop` is set.
     """
     release = expected.release
+    bound = bound_seconds(release.timeout_seconds, expected.objects)
     began = time.monotonic()
     needed, held = (2 if fresh else 1), 0
     said, said_at = "", began
@@ -67,7 +70,7 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool,
             return
         waited = time.monotonic() - began
         stopped = stop is not None and stop.is_set()
-        if stopped or waited > release.timeout_seconds:
+        if stopped or waited > bound:
             pods = _passing(lambda: troubled_pods(cluster, expected))
             detail = "; ".join([*obstacles, *pods]) or "it was ready only for a moment"
             raise ReleaseNotReady(release=release.name, seconds=round(waited), detail=detail)
@@ -142,6 +145,20 @@ def last_log_line(cluster: Cluster, pod: Object, container: str) -> str:
         if lines := [line for line in text.splitlines() if line.strip()]:
             return lines[-1].strip()
     return "it said nothing"
+
+
+def bound_seconds(base_seconds: float, workloads: Iterable[Object]) -> float:
+    """How long workloads that are replaced at the same time may take, whose pods are replaced one after another.
+
+    `base_seconds` for a first pod of each; for each further one of the largest, POD_SECONDS and its own time to end.
+    """
+    further = [
+        (int(obj["spec"].get("replicas") or 1) - 1)
+        * (POD_SECONDS + int(obj["spec"]["template"]["spec"].get("terminationGracePeriodSeconds") or 30))
+        for obj in workloads
+        if obj["kind"] in _WORKLOADS.values() and "template" in (obj.get("spec") or {})
+    ]
+    return base_seconds + max(further, default=0.0)
 
 
 def workload_obstacle(workload: Object, quorum: str) -> str:

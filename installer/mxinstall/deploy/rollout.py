@@ -18,7 +18,7 @@ from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.nodes import lost_nodes
-from mxinstall.deploy.ready import Expected, troubled_pods, workload_obstacle
+from mxinstall.deploy.ready import Expected, bound_seconds, troubled_pods, workload_obstacle
 from sitebundle.errors import (
     ClusterRefused,
     ClusterUnreachable,
@@ -234,12 +234,16 @@ class Choreography:
     def _await_wave(self, wave: int, objects: Sequence[Object], later: Iterable[int]) -> None:
         release = self.expected.release
         began = time.monotonic()
+        # With as many pods as there are: an autoscaler may have set other numbers than what was rendered.
+        running = [live for obj in objects if (live := _live(self.cluster, obj))]
+        bound = bound_seconds(release.timeout_seconds, running)
         while obstacles := _passing(lambda: self._obstacles(objects)):
             waited = time.monotonic() - began
-            if self.stop.is_set() or waited > release.timeout_seconds:
+            if self.stop.is_set() or waited > bound:
                 pods = _passing(lambda: troubled_pods(self.cluster, self.expected))
+                awaited = _passing(lambda: self._awaited(objects))
                 held = f"held back until then: wave {', '.join(map(str, sorted(later)))}"
-                detail = "; ".join([f"wave {wave}: {obstacles[0]}", *obstacles[1:], *pods, held])
+                detail = "; ".join([f"wave {wave}: {obstacles[0]}", *obstacles[1:], *awaited, *pods, held])
                 raise ReleaseNotReady(release=release.name, seconds=round(waited), detail=detail)
             self.stop.wait(_POLL_SECONDS)
 
@@ -249,6 +253,16 @@ class Choreography:
             live = _live(self.cluster, obj)
             found.append(workload_obstacle(live, "all") if live else f"{deployed(obj)} does not exist")
         return [obstacle for obstacle in found if obstacle]
+
+    def _awaited(self, objects: Sequence[Object]) -> list[str]:
+        """The pods of StatefulSets that still are what they were, for their turn has not come."""
+        old = []
+        for live in filter(None, (_live(self.cluster, obj) for obj in objects if obj["kind"] == "StatefulSet")):
+            newest = (live.get("status") or {}).get("updateRevision")
+            for pod in pods_of(self.cluster, self.expected.release.namespace, {live["metadata"]["uid"]}):
+                if newest and (pod["metadata"].get("labels") or {}).get("controller-revision-hash") != newest:
+                    old.append(pod["metadata"]["name"])
+        return [f"not replaced yet: {', '.join(sorted(old))}"] if old else []
 
     # --- stopping together ------------------------------------------------------------------------------------
 

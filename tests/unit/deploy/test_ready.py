@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from mxinstall.cluster import Cluster
-from mxinstall.deploy.ready import Expected, field_of, pod_trouble, unmet, workload_obstacle
+from mxinstall.deploy.ready import Expected, bound_seconds, field_of, pod_trouble, unmet, workload_obstacle
 
 from sitebundle.stack import Release
 
@@ -129,3 +129,15 @@ def test_a_star_asks_for_each_object_of_the_release_and_for_no_other() -> None:
     ]
     assert of_the_postgres_release({}, ["postgres"]) == ["clusters.postgresql.cnpg.io/postgres does not exist"]
     assert of_the_postgres_release({}, []) == []
+
+
+def test_a_rollout_may_take_longer_for_each_pod_that_has_to_wait_for_another() -> None:
+    def of(replicas: int | None, kind: str = "StatefulSet") -> dict[str, Any]:
+        spec = {"replicas": replicas, "template": {"spec": {"terminationGracePeriodSeconds": 20}}}
+        return {"kind": kind, "metadata": {"name": "x"}, "spec": spec}
+
+    assert bound_seconds(900, []) == bound_seconds(900, [of(1)]) == bound_seconds(900, [of(None)]) == 900
+    # Two workloads are replaced at the same time: the larger one says how long.
+    assert bound_seconds(900, [of(5), of(3)]) == bound_seconds(900, [of(5, "Deployment")]) == 900 + 4 * (60 + 20)
+    # What is known from a record alone has no spec, and other kinds have no pods of their own.
+    assert bound_seconds(60, [{"kind": "StatefulSet", "metadata": {"name": "x"}}, of(9, "Cluster")]) == 60
