@@ -306,7 +306,7 @@ def test_prometheus_gets_the_labels_that_the_dashboards_of_synapse_ask_for() -> 
     assert not [entry for entry in rendered("synapse", "demo") if entry["kind"] == "ServiceMonitor"]
     on = {"monitoring": {"serviceMonitors": True, "labels": {"release": "monitoring"}}}
     objects = rendered("synapse", "demo", on)
-    (monitor,) = (entry for entry in objects if entry["kind"] == "ServiceMonitor")
+    monitor = named(objects, "ServiceMonitor", "synapse")
     assert monitor["metadata"]["labels"]["release"] == "monitoring"
     (endpoint,) = monitor["spec"]["endpoints"]
     assert {rule["targetLabel"] for rule in endpoint["relabelings"]} == {"instance", "job", "index"}
@@ -315,6 +315,27 @@ def test_prometheus_gets_the_labels_that_the_dashboards_of_synapse_ask_for() -> 
     assert len(services) == len(processes(objects))
     for service in services:
         assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+
+
+def test_prometheus_finds_every_replica_of_haproxy_at_the_port_of_its_metrics() -> None:
+    objects = rendered(
+        "synapse", "demo", {"monitoring": {"serviceMonitors": True, "labels": {"release": "monitoring"}}}
+    )
+    monitor = named(objects, "ServiceMonitor", "synapse-routing")
+    assert monitor["metadata"]["labels"]["release"] == "monitoring"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    chosen = monitor["spec"]["selector"]["matchLabels"].items()
+    scraped = {
+        service["metadata"]["name"]: port
+        for service in objects
+        if service["kind"] == "Service" and chosen <= service["metadata"]["labels"].items()
+        for port in service["spec"]["ports"]
+        if port["name"] == endpoint["port"]
+    }
+    assert scraped == {"routing": {"name": "status", "port": 8405, "targetPort": "status"}}
+    (container,) = named(objects, "Deployment", "routing")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "status", "containerPort": 8405} in container["ports"]
 
 
 def test_what_is_checked_before_an_upgrade_is_what_the_processes_get() -> None:
