@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from shipped_stack import MANIFESTS, named, rendered, stack
+from mxinstall.site.model import NetworkPlan
+from shipped_stack import MANIFESTS, named, pinned, rendered, stack
 
 from darksite import backup_host
+from sitebundle.rendering import values_for
 from tests.matrix import edges as _cases
 from tests.matrix import policies as page
 from tests.matrix.brought import BROUGHT
@@ -189,6 +191,27 @@ def test_other_servers_are_reached_at_the_ports_that_their_names_and_delegations
         rendered("synapse", "demo", {"federation": federation}), "NetworkPolicy", "synapse-to-other-servers-out"
     )
     assert [port["port"] for port in policy["spec"]["egress"][0]["ports"]] == [443, 8448, 9443, 7443]
+
+
+def test_the_networks_of_site_yaml_are_what_policies_name() -> None:
+    asked = {
+        "apiServer": ["10.0.0.1/32"],
+        "apiServerPorts": [7443],
+        "dns": {"namespace": "dns", "labels": {"app": "coredns"}, "ports": [5353], "addresses": ["169.254.20.10/32"]},
+    }
+    site = {"network": NetworkPlan.model_validate(asked).model_dump(mode="json", by_alias=True)}
+    given = {name: values_for(stack(), stack().release(name), "demo", MANIFESTS, pinned, site) for name in CHARTS}
+    found = edges(policies(over=given))
+    for edge in ("operators-to-api-server", "postgres-to-api-server", "pooler-to-api-server"):
+        (rule,) = found[edge]["out"]["spec"]["egress"]
+        assert [port["port"] for port in rule["ports"]] == [7443]
+        assert rule["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    (rule,) = found["dns"]["out"]["spec"]["egress"]
+    assert {port["port"] for port in rule["ports"]} == {5353}
+    selected, block = rule["to"]
+    assert selected["podSelector"] == {"matchLabels": {"app": "coredns"}}
+    assert selected["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "dns"}}
+    assert block == {"ipBlock": {"cidr": "169.254.20.10/32"}}
 
 
 @pytest.mark.parametrize("release", CHARTS)

@@ -308,7 +308,7 @@ def test_prometheus_gets_the_labels_that_the_dashboards_of_synapse_ask_for() -> 
     assert not [entry for entry in rendered("synapse", "demo") if entry["kind"] == "ServiceMonitor"]
     on = {"monitoring": {"serviceMonitors": True, "labels": {"release": "monitoring"}}}
     objects = rendered("synapse", "demo", on)
-    (monitor,) = (entry for entry in objects if entry["kind"] == "ServiceMonitor")
+    monitor = named(objects, "ServiceMonitor", "synapse")
     assert monitor["metadata"]["labels"]["release"] == "monitoring"
     (endpoint,) = monitor["spec"]["endpoints"]
     assert {rule["targetLabel"] for rule in endpoint["relabelings"]} == {"instance", "job", "index"}
@@ -353,6 +353,27 @@ def test_a_change_of_one_type_gives_no_other_type_a_new_configuration() -> None:
     before = mounted(rendered("synapse", "demo"))
     after = mounted(rendered("synapse", "demo", {"workers": {"typing": {"connections": {"max": 3}}}}))
     assert {name for name in before if before[name] != after[name]} == {"typing"}
+
+
+def test_prometheus_finds_every_replica_of_haproxy_at_the_port_of_its_metrics() -> None:
+    objects = rendered(
+        "synapse", "demo", {"monitoring": {"serviceMonitors": True, "labels": {"release": "monitoring"}}}
+    )
+    monitor = named(objects, "ServiceMonitor", "synapse-routing")
+    assert monitor["metadata"]["labels"]["release"] == "monitoring"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    chosen = monitor["spec"]["selector"]["matchLabels"].items()
+    scraped = {
+        service["metadata"]["name"]: port
+        for service in objects
+        if service["kind"] == "Service" and chosen <= service["metadata"]["labels"].items()
+        for port in service["spec"]["ports"]
+        if port["name"] == endpoint["port"]
+    }
+    assert scraped == {"routing": {"name": "status", "port": 8405, "targetPort": "status"}}
+    (container,) = named(objects, "Deployment", "routing")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "status", "containerPort": 8405} in container["ports"]
 
 
 def test_what_is_checked_before_an_upgrade_is_what_the_processes_get() -> None:

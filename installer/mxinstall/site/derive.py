@@ -46,7 +46,7 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
     node_address = next((address for node in nodes if (address := _internal_address(node))), None)
     own = own_address(node_address or (urlsplit(cluster.server).hostname or "127.0.0.1"))
     storage_class, why_class = _storage_class(cluster.list("storage.k8s.io/v1", "StorageClass"))
-    api_server = _api_server(cluster.list("discovery.k8s.io/v1", "EndpointSlice"))
+    api_server, api_server_ports = _api_server(cluster.list("discovery.k8s.io/v1", "EndpointSlice"), nodes)
     profile = manifest.profile if manifest.profile in stack.profiles else stack.profiles[0]
     server_name = f"{name}.site"
     registry = f"{own}:{REGISTRY_PORT}"
@@ -65,7 +65,7 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
             registry=RegistryPlan(push=registry, pull=registry),
             storage=StoragePlan(default=storage_class, database=storage_class, objects=storage_class),
             edge=EdgePlan(address=node_address or own),
-            network=NetworkPlan(api_server=api_server),
+            network=NetworkPlan(api_server=api_server, api_server_ports=api_server_ports),
         ),
     )
     return site, [
@@ -80,7 +80,12 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
             site.spec.edge.address,
             "the first node's address; with a LoadBalancer say one of its own",
         ),
-        Choice("spec.network.apiServer", ", ".join(api_server) or "any address", "where Service kubernetes leads"),
+        Choice(
+            "spec.network.apiServer",
+            ", ".join(api_server) or "any address",
+            "where Service kubernetes leads, and the other addresses of the nodes that are there",
+        ),
+        Choice("spec.network.apiServerPorts", ", ".join(map(str, api_server_ports)), "the Service's and its own"),
         Choice(
             "spec.ports",
             f"relay {site.spec.ports.turn.relay}, media {site.spec.ports.livekit.udp}",
@@ -106,17 +111,37 @@ def _internal_address(node: dict[str, Any]) -> str | None:
     return next((entry["address"] for entry in addresses if entry.get("type") == "InternalIP"), None)
 
 
-def _api_server(slices: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The addresses behind Service `kubernetes`, each as a range of its own."""
-    addresses = {
-        ip_address(address)
+def _api_server(slices: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The addresses behind Service `kubernetes`, each as a range of its own, and the ports of the API server.
+
+    An address that is a node's brings what else packets of that node may come from: its other addresses, and the first
+    one of its range of pods, which the devices of overlay networks (flannel's VXLAN) have.
+    """
+    found = [
+        entry
         for entry in slices
         if entry["metadata"].get("namespace") == "default"
         and (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes"
+    ]
+    addresses = {
+        ip_address(address)
+        for entry in found
         for endpoint in entry.get("endpoints") or ()
         for address in endpoint["addresses"]
     }
-    return tuple(str(ip_network(address)) for address in sorted(addresses, key=str))
+    for node in nodes:
+        own = {ip_address(address) for address in _addresses(node)}
+        if own & addresses:
+            addresses |= own
+            addresses |= {ip_network(pods).network_address for pods in node.get("spec", {}).get("podCIDRs") or ()}
+    ports = {int(port["port"]) for entry in found for port in entry.get("ports") or () if port.get("port")}
+    ranges = tuple(str(ip_network(address)) for address in sorted(addresses, key=str))
+    return ranges, tuple(sorted({443, *(ports or {6443})}))
+
+
+def _addresses(node: dict[str, Any]) -> list[str]:
+    told = node.get("status", {}).get("addresses", [])
+    return [entry["address"] for entry in told if entry.get("type") in ("InternalIP", "ExternalIP")]
 
 
 def _storage_class(classes: list[dict[str, Any]]) -> tuple[str, str]:

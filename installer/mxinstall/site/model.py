@@ -153,10 +153,21 @@ class PortPlan(SiteValue):
     livekit: LivekitPorts = LivekitPorts()
 
 
+class DnsPlan(SiteValue):
+    """The cluster's DNS: pods by namespace and labels (none: `k8s-app: kube-dns`) and their ports; other addresses."""
+
+    namespace: Name = "kube-system"
+    labels: dict[str, str] = Field(default_factory=dict)
+    ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (53,)
+    addresses: tuple[AddressRange, ...] = ()
+
+
 class NetworkPlan(SiteValue):
-    """Addresses that network policies name. `api_server`: whence the API server calls pods, and where they reach it."""
+    """What network policies name. `api_server`: whence the API server calls pods, and where they reach it."""
 
     api_server: tuple[AddressRange, ...] = ()
+    api_server_ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (443, 6443)
+    dns: DnsPlan = DnsPlan()
 
 
 class NodeRole(SiteValue):

@@ -187,6 +187,25 @@ def test_a_derived_site_reads_back_and_takes_the_default_class(
     assert "spec.serverName: site-1.site" in path.read_text()
 
 
+def test_an_api_server_on_a_node_may_call_from_every_address_of_that_node(
+    stack: Stack, manifest: BundleManifest
+) -> None:
+    def node(pods: str, *addresses: str) -> dict[str, Any]:
+        told = [{"type": "InternalIP", "address": address} for address in addresses]
+        return {"spec": {"podCIDRs": [pods]}, "status": {"addresses": [*told, {"type": "Hostname", "address": "n"}]}}
+
+    cluster = LookedAt([storage_class("only")])
+    cluster._answers["Node"] = [node("10.42.0.0/24", "127.0.0.1", "fd00::1"), node("10.42.1.0/24", "127.0.0.2")]
+    service = {**endpoint_slice("kubernetes", "default", "127.0.0.1"), "ports": [{"name": "https", "port": 7443}]}
+    cluster._answers["EndpointSlice"] = [service]
+    seen = derive(cluster, manifest, stack)[0].spec.network
+    assert seen.api_server == ("10.42.0.0/32", "127.0.0.1/32", "fd00::1/128")
+    assert seen.api_server_ports == (443, 7443)
+    cluster._answers["EndpointSlice"] = []
+    unseen = derive(cluster, manifest, stack)[0].spec.network
+    assert (unseen.api_server, unseen.api_server_ports) == ((), (443, 6443))
+
+
 def test_a_given_site_is_never_rewritten(tmp_path: Path, stack: Stack, manifest: BundleManifest) -> None:
     site, _ = derive(LookedAt([storage_class("only")]), manifest, stack)
     path = written(tmp_path, EXAMPLE)
