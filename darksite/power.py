@@ -16,6 +16,7 @@ from darksite.errors import ClusterStartError
 from darksite.site import Machine, Node, Site
 
 _STARTS = 3
+_PATIENCE_SECONDS = 20.0
 _RUNTIME_SECONDS = 120.0
 """A containerd that comes back first looks at every container it had; on a machine whose nodes all boot, slowly."""
 
@@ -32,7 +33,9 @@ def off(site: Site, machine: Machine) -> None:
         processes.end([first])
     strays = (processes.identify(pid) for pid in cgroups.members(machine.cgroup))
     processes.end(each for each in strays if each is not None)
-    # A kernel that starts anew knows no bridges, no rules and no connections.
+    # A kernel that starts anew knows no cgroups (a kubelet asks long after every container whose cgroup it finds), no
+    # bridges, no rules and no connections.
+    cgroups.remove(machine.cgroup, _PATIENCE_SECONDS)
     network.renew(site, machine)
 
 

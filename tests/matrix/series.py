@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from darksite import cluster, lifecycle, network_policy, power
 from darksite.demo import operator_environment
@@ -40,6 +41,18 @@ def foreseen(cases: Sequence[Case]) -> str:
     lines = [f"{case.seconds:6.0f} s  {case.name}" for case in cases]
     total = sum(case.seconds for case in cases)
     return "\n".join([*lines, f"{total:6.0f} s  expected for {len(cases)} cases, the site's installation aside"])
+
+
+def end_in_order() -> None:
+    """Let SIGTERM be an interruption here, so that what was broken is put back.
+
+    Not SIGINT, which is ignored by whatever a shell starts in the background.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def run(site: Site, cases: Sequence[Case], seconds: float) -> list[Case]:
@@ -146,7 +159,7 @@ def _write_failure(case: Case, began: float, seen: str) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """An interruption first, upon which it puts back what it broke; then the whole group is killed."""
     with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(ENDING_SECONDS)
     with suppress(ProcessLookupError):
