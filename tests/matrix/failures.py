@@ -191,6 +191,9 @@ def node_lost(trial: Trial) -> Row:
             power.off(trial.site, node)
             _stuck(trial, node, sorted(named))
             seconds["told_seconds"] = round(time.monotonic() - began, 1)
+            ahead = trial.operator("mxinstall", "node", "release", node.name, "--dry-run").stdout
+            if missing := [name for name in named if name not in ahead]:
+                raise Wrong(f"the release does not say that {', '.join(missing)} will move: {ahead[-600:]}")
             trial.operator("mxinstall", "node", "release", node.name, "--yes")
             seconds["released_seconds"] = round(time.monotonic() - began, 1)
             return f"{node.name} with {', '.join(sorted(name.partition('/')[2] for name in named))}"
@@ -335,6 +338,7 @@ def _proved(trial: Trial, began: float, seen: Row) -> tuple[float | None, int]:
         tries += 1
         done = trial.operator("mxinstall", "verify", "--live", check=False)
         if done.returncode == 0:
+            seen.pop("said", None)
             return round(time.monotonic() - began, 1), tries
         seen["said"] = (done.stdout + done.stderr)[-600:]
         time.sleep(3.0)

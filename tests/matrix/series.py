@@ -28,7 +28,7 @@ PASSED, FAILED = 0, 10
 INSTALL_SECONDS = 1500.0
 HEALTHY_SECONDS = 420.0
 NODES_SECONDS = 180.0
-ENDING_SECONDS = 120.0
+ENDING_SECONDS = 60.0
 """What a case that hangs gets to put back what it broke."""
 
 
