@@ -27,6 +27,7 @@ from mxinstall.status import read_status
 from darksite import network_policy, pods
 from sitebundle.errors import MxError
 from tests.matrix.brought import BROUGHT, brought
+from tests.matrix.names import resolved
 from tests.matrix.registry import Row, Wrong, case
 from tests.matrix.trial import People, Pod, Trial, first
 
@@ -49,8 +50,7 @@ class Proof:
 
     step: what must fail without it. cut: ports of further connections to forget, beside the rule's own. restart: one
     pod of these labels (`NAMESPACE LABELS`, or `valkey-master`) starts anew without the edge, since only a start needs
-    it. without: another edge, taken away beforehand, after which the step must still pass. namespaces: only the edge's
-    rules in these; empty for all.
+    it. without: another edge, taken away beforehand, after which the step must still pass.
     """
 
     edge: str
@@ -60,7 +60,6 @@ class Proof:
     cut: tuple[int, ...] = ()
     restart: str = ""
     without: str = ""
-    namespaces: tuple[str, ...] = ()
 
 
 def declared() -> list[Proof]:
@@ -76,8 +75,14 @@ def declared() -> list[Proof]:
     return list(found.values())
 
 
+def _names_edge(path: Path, edge: str) -> bool:
+    return any(entry["edge"] == edge for entry in yaml.safe_load(path.read_text())["edges"])
+
+
 def _declare(proof: Proof) -> None:
-    covers = [f"manifests/charts/*/{part}" for part in ("files/edges.yaml", "templates/networkpolicies.yaml")]
+    ends = [path.parts[-3] for path in sorted(CHARTS.glob("*/files/edges.yaml")) if _names_edge(path, proof.edge)]
+    parts = ("files/edges.yaml", "templates/networkpolicies.yaml")
+    covers = [f"manifests/charts/{chart}/{part}" for chart in ends for part in parts]
     if proof.edge in BROUGHT:
         covers.append("tests/matrix/brought.py")
     covers += ["manifests/charts/*/templates/_edges.tpl", "manifests/values", "darksite/network_policy.py"]
@@ -99,7 +104,7 @@ def _each_rule_alone(trial: Trial, proof: Proof) -> Row:
     """Each end of the edge: the step passes, fails without it and goes on failing, and passes with it again."""
     row: Row = {"step": proof.step, "rules": {}, "seconds": 0.0}
     with _tried(trial, proof) as attempt, _without(trial, proof.without):
-        rules = _rules(trial, proof.edge, proof.namespaces)
+        rules = _rules(trial, proof.edge)
         # What is brought asks anew each time: it holds no connection, and those of others are none of its business.
         ports = [] if proof.edge in BROUGHT else [port for rule in rules for port in _ports(rule)]
         cut = sorted({*proof.cut, *ports})
@@ -143,13 +148,12 @@ def _disturbed(trial: Trial, attempt: Attempt, proof: Proof, cut: list[int], row
     return round(time.monotonic() - began, 1)
 
 
-def _rules(trial: Trial, edge: str, namespaces: Sequence[str] = ()) -> list[Object]:
+def _rules(trial: Trial, edge: str) -> list[Object]:
     """The policies of an edge, each one end of it. Raises Wrong: an edge that is not there cannot be taken away."""
     found = [
         policy
         for policy in trial.cluster.list("networking.k8s.io/v1", "NetworkPolicy")
         if (policy["metadata"].get("annotations") or {}).get(EDGE) == edge
-        and (not namespaces or policy["metadata"]["namespace"] in namespaces)
     ]
     if not found:
         raise Wrong(f"the installed system has no policy of edge {edge}")
@@ -332,6 +336,11 @@ def _archived(trial: Trial, _people: People, _step: str) -> None:
         time.sleep(1.0)
 
 
+def _names(trial: Trial, _people: People, _step: str) -> None:
+    """`names`: a pod of each namespace gets an answer from the cluster's DNS. Who is connected asks for none."""
+    resolved(trial, (READER, "matrix-data " + INSTANCE, OPERATOR), "postgres-rw.matrix-data.svc.cluster.local")
+
+
 def _ask_postgres(trial: Trial, statement: str) -> str:
     inside = ["exec", str(trial.primary()["metadata"]["name"]), "-n", "matrix-data", "-c", "postgres", "--"]
     return trial.operator("kubectl", *inside, "psql", "-d", "postgres", "-Atc", statement).stdout.strip()
@@ -343,6 +352,7 @@ _STEPS_OF_OURS: dict[str, Callable[[Trial, People, str], None]] = {
     "accepts": _accepts,
     "reconciled": _reconciled,
     "archived": _archived,
+    "names": _names,
 }
 
 
@@ -366,12 +376,13 @@ def _impatient(people: People) -> None:
 MAIN = "app.kubernetes.io/name=synapse,app.kubernetes.io/component=main"
 READER = "matrix app.kubernetes.io/name=synapse,app.kubernetes.io/component=client-reader"
 INSTANCE = "cnpg.io/podRole=instance"
+OPERATOR = "cnpg-system app.kubernetes.io/name=cloudnative-pg"
 UNLISTED: tuple[tuple[str, str, str, int], ...] = (
     (READER, "matrix-data", INSTANCE, 8000),
     (READER, "matrix", MAIN, 8008),
     ("matrix app.kubernetes.io/component=routing", "matrix-data", INSTANCE, 5432),
     ("matrix-data cnpg.io/podRole=instance", "matrix", MAIN, 8008),
-    ("cnpg-system app.kubernetes.io/name=cloudnative-pg", "matrix-data", INSTANCE, 5432),
+    (OPERATOR, "matrix-data", INSTANCE, 5432),
 )
 """Connections that no edge allows: from (NAMESPACE LABELS), to (namespace, labels), port."""
 LISTED = (READER, "matrix", MAIN, 9093)
