@@ -21,6 +21,7 @@ from darksite.demo import operator_environment
 from darksite.errors import DarkSiteError
 from darksite.site import Site
 from tests.matrix import rows
+from tests.matrix.live import OUTSIDE
 from tests.matrix.registry import Case
 
 PASSED, FAILED = 0, 10
@@ -179,4 +180,5 @@ def _shell() -> list[str]:
 
 def _environment(site: Site) -> Mapping[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, **operator_environment(site), "PATH": path}
+    outside = f"/proc/{os.getpid()}/ns/net"
+    return {**os.environ, **operator_environment(site), "PATH": path, OUTSIDE: outside}
