@@ -19,7 +19,7 @@ from darksite import cluster, nodes, power, processes
 from darksite.site import Machine, Node
 from sitebundle.errors import MxError
 from tests.matrix import writes
-from tests.matrix.registry import Row, Wrong, case
+from tests.matrix.registry import AVOIDED, Row, Wrong, case
 from tests.matrix.trial import MESSAGES, People, Pod, Trial, first
 
 HARNESS = (
@@ -62,7 +62,10 @@ def postgres_primary_deleted(trial: Trial) -> Row:
 def postgres_primary_cut_off(trial: Trial) -> Row:
     node = trial.site.node(trial.primary()["spec"]["nodeName"])
     _move_away(trial, node, ("main", "event-persister", "event-creator"))
-    old = str(trial.primary()["metadata"]["name"])
+    primary = trial.primary()
+    old = str(primary["metadata"]["name"])
+    if primary["spec"]["nodeName"] != node.name:
+        raise Wrong(f"the primary has left {node.name} before it was cut off")
     with trial.people(avoid=node) as people:
 
         def cut() -> str:
@@ -404,11 +407,11 @@ def _move_away(trial: Trial, node: Node, kinds: tuple[str, ...]) -> None:
     """Let other nodes have the workers of these kinds, and the operator: the case is about the database that stays.
 
     An operator that is cut off with the primary is started elsewhere by Kubernetes after 300 s, and nobody promotes
-    anything before.
+    anything before. The node is not cordoned: from a cordoned one the operator moves the primary away.
     """
     workers = "app.kubernetes.io/name=synapse,app.kubernetes.io/component in (" + ",".join(kinds) + ")"
     chosen = (("matrix", workers), ("cnpg-system", ""))
-    trial.operator("kubectl", "cordon", node.name)
+    trial.operator("kubectl", "taint", "node", node.name, f"{AVOIDED}=true:NoSchedule", "--overwrite")
     try:
         for namespace, labels in chosen:
             for pod in trial.pods(namespace, labels):
@@ -417,7 +420,7 @@ def _move_away(trial: Trial, node: Node, kinds: tuple[str, ...]) -> None:
         time.sleep(3.0)
         _until(lambda: all(is_ready(pod) for one in chosen for pod in trial.pods(*one)), 240.0, "what was moved ready")
     finally:
-        trial.operator("kubectl", "uncordon", node.name)
+        trial.operator("kubectl", "taint", "node", node.name, f"{AVOIDED}-")
 
 
 def _persister_of(trial: Trial, people: People) -> Pod:

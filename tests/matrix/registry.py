@@ -15,6 +15,8 @@ Row = dict[str, Any]
 Act = Callable[["Trial"], Row]
 
 
+AVOIDED = "mxtrial.mxbundle.io/avoided"
+"""The taint of a node that is to take no more pods while a case prepares."""
 EXPECTED_SECONDS = {"failures": 100.0, "edges": 180.0}
 """What a case of a family takes when it does not say."""
 

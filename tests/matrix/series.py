@@ -22,7 +22,7 @@ from darksite.errors import DarkSiteError
 from darksite.site import Site
 from tests.matrix import rows
 from tests.matrix.live import OUTSIDE
-from tests.matrix.registry import Case
+from tests.matrix.registry import AVOIDED, Case
 
 PASSED, FAILED = 0, 10
 """How the process of a case ends when it has written its row."""
@@ -107,7 +107,7 @@ def _heal(site: Site) -> str:
 
 
 def _undo(site: Site) -> None:
-    """Power, cables, enforcement, cordons and marks of nodes; nothing where there is no site."""
+    """Power, cables, enforcement, taints and marks of nodes; nothing where there is no site."""
     if not lifecycle.status(site).exists:
         return
     for done in power.mend(site):
@@ -121,7 +121,7 @@ def _undo(site: Site) -> None:
         for machine in (site.control_plane, *site.nodes):
             power.tend(site, machine)
     for node in site.nodes:
-        cluster.kubectl(site, "uncordon", node.name)
+        cluster.kubectl(site, "taint", "node", node.name, f"{AVOIDED}-", check=False)
         operator(site, "mxinstall", "node", "return", node.name)
 
 
