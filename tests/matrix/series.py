@@ -107,7 +107,7 @@ def _heal(site: Site) -> str:
 
 
 def _undo(site: Site) -> None:
-    """Power, cables, enforcement, taints and marks of nodes; nothing where there is no site."""
+    """Power, cables, enforcement, cordons, taints and marks of nodes; nothing where there is no site."""
     if not lifecycle.status(site).exists:
         return
     for done in power.mend(site):
@@ -121,6 +121,7 @@ def _undo(site: Site) -> None:
         for machine in (site.control_plane, *site.nodes):
             power.tend(site, machine)
     for node in site.nodes:
+        cluster.kubectl(site, "uncordon", node.name)
         cluster.kubectl(site, "taint", "node", node.name, f"{AVOIDED}-", check=False)
         operator(site, "mxinstall", "node", "return", node.name)
 
