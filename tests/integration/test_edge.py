@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from mxinstall.site.model import EdgePlan
 from routing_tier import HOST, SERVER_NAME, Tier, running_tier
 from shipped_stack import MANIFESTS, named, pinned, rendered, stack, unpack_image
 
@@ -372,12 +373,14 @@ def test_a_load_balancer_is_asked_for_the_sites_address_in_one_way(
     assert (edge["metadata"].get("annotations") or {}).get(METALLB) == annotation
 
 
-def test_the_address_of_site_yaml_is_the_one_that_is_asked_for() -> None:
-    site = {"edge": {"mode": "haproxy", "address": "10.90.0.200"}}
-    for profile in ("small", "20k"):
-        values = values_for(stack(), stack().release("synapse"), profile, MANIFESTS, pinned, site)
-        edge = named(rendered("synapse", profile, {"edge": values["edge"]}), "Service", "edge")
-        assert (edge["spec"]["type"], edge["spec"]["loadBalancerIP"]) == ("LoadBalancer", "10.90.0.200")
+@pytest.mark.parametrize("profile", ["small", "20k"])
+@pytest.mark.parametrize("asked", ["10.90.0.200", None])
+def test_a_load_balancer_is_asked_for_an_address_only_when_site_yaml_names_one(profile: str, asked: str | None) -> None:
+    site = {"edge": EdgePlan(address="10.90.0.11", load_balancer_address=asked).model_dump(by_alias=True)}
+    site["edge"] = {name: value for name, value in site["edge"].items() if value is not None}
+    values = values_for(stack(), stack().release("synapse"), profile, MANIFESTS, pinned, site)
+    edge = named(rendered("synapse", profile, {"edge": values["edge"]}), "Service", "edge")
+    assert (edge["spec"]["type"], edge["spec"].get("loadBalancerIP")) == ("LoadBalancer", asked)
 
 
 def test_the_edge_has_its_ports_and_plain_http_stays_in_the_cluster() -> None:

@@ -109,7 +109,16 @@ def test_a_change_of_all_processes_rolls_in_waves_and_loses_nothing(
 
 def senders(operator: Callable[..., str]) -> set[str]:
     """Which processes Synapse's configuration, as it is in the cluster, lets send to other servers."""
-    config = json.loads(operator("kubectl", "-n", "matrix", "get", "configmap", "synapse-config", "-o", "json"))
+    main = json.loads(operator("kubectl", "-n", "matrix", "get", "statefulset", "synapse-main", "-o", "json"))
+    mounted = (
+        source["configMap"]["name"]
+        for volume in main["spec"]["template"]["spec"]["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+        if "configMap" in source
+    )
+    # Named after its content; the one that every process reads is not a type's own.
+    name = next(name for name in mounted if name.startswith("synapse-config-"))
+    config = json.loads(operator("kubectl", "-n", "matrix", "get", "configmap", name, "-o", "json"))
     return set(yaml.safe_load(config["data"]["homeserver.yaml"])["federation_sender_instances"])
 
 

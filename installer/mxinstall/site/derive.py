@@ -75,11 +75,7 @@ def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "
         Choice("spec.hosts", f"*.{server_name}", "from the server name"),
         Choice("spec.registry", registry, "this host's address towards the nodes"),
         Choice("spec.storage", storage_class, why_class),
-        Choice(
-            "spec.edge.address",
-            site.spec.edge.address,
-            "the first node's address; with a LoadBalancer say one of its own",
-        ),
+        Choice("spec.edge.address", site.spec.edge.address, "the first node's address"),
         Choice(
             "spec.network.apiServer",
             ", ".join(api_server) or "any address",

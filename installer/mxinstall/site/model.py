@@ -7,7 +7,7 @@ other and the cluster by `mxinstall.preflight`.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
@@ -32,6 +32,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-
 Port = Annotated[int, Field(ge=1, le=65535)]
 AddressRange = Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]
 """A range of addresses in CIDR form, without host bits: 10.90.0.10/32."""
+Address = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
+"""One address, without a name or a port."""
 
 
 class PortRange(str):
@@ -124,10 +126,14 @@ class TlsPlan(SiteValue):
 
 
 class EdgePlan(SiteValue):
-    """How clients reach the site; `address` is what the public names resolve to."""
+    """How clients reach the site; `address` is what the public names resolve to.
+
+    load_balancer_address: what the edge's Service asks its load balancer for; without it, the controller chooses.
+    """
 
     mode: Literal["haproxy"] = "haproxy"
     address: str
+    load_balancer_address: Address | None = None
     trusted_proxies: tuple[str, ...] = ()
 
 
