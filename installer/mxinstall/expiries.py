@@ -26,7 +26,7 @@ from mxinstall.deploy.secrets import AUTHORITY, copies_of_given
 from mxinstall.kubeconfig import Access
 from mxinstall.site import Site
 from mxinstall.trust import store_path
-from sitebundle.errors import SiteInvalid
+from sitebundle.errors import TrustStoreInvalid
 from sitebundle.signature import AllowedSigners
 from sitebundle.stack import Stack
 
@@ -76,20 +76,48 @@ class Expiry:
         }
 
 
+@dataclass(frozen=True)
+class Expiries:
+    """What ends, and in words what could not be looked at and is not held against the system (`notes`)."""
+
+    found: tuple[Expiry, ...]
+    notes: tuple[str, ...] = ()
+
+
 def sources(cluster: Cluster, account: Account) -> dict[str, Callable[[], list[Expiry]]]:
-    """Where something that ends may be, in words, and how it is looked at. Each may raise MxError by itself."""
+    """Where something that ends may be outside this host, in words, and how it is looked at. Each may raise MxError."""
     site = Site.model_validate(account.site)
     return {
         "the certificates in the cluster": partial(in_cluster, cluster, account),
         "the certificates that servers show": partial(shown_to, cluster, site),
-        "the CA of the registry": partial(_registry_ca, site),
-        "the builders' keys": partial(trusted_keys, store_path()),
     }
 
 
-def every_expiry(cluster: Cluster, account: Account) -> list[Expiry]:
-    """All of it, soonest first. Raises MxError for the first thing that cannot be looked at."""
-    return soonest_first(entry for look in sources(cluster, account).values() for entry in look())
+def every_expiry(cluster: Cluster, account: Account) -> Expiries:
+    """All of it, soonest first. Raises MxError for the first thing outside this host that cannot be looked at."""
+    host = of_this_host(account)
+    found = [entry for look in sources(cluster, account).values() for entry in look()]
+    return replace(host, found=tuple(soonest_first([*found, *host.found])))
+
+
+def of_this_host(account: Account) -> Expiries:
+    """What files of this host tell. One that cannot be read is a note: the system runs all the same, and the host from
+    which somebody looks need not be the one that installed it.
+    """
+    path = ((account.site.get("spec") or {}).get("registry") or {}).get("ca")
+    found: list[Expiry] = []
+    notes: list[str] = []
+    if path:
+        try:
+            found += _registry_ca(path)
+        except (OSError, ValueError) as fault:
+            why = getattr(fault, "strerror", None) or fault
+            notes.append(f"{path}, the CA of the registry (spec.registry.ca), cannot be read on this host: {why}")
+    try:
+        found += trusted_keys(store_path())
+    except TrustStoreInvalid as fault:
+        notes.append(f"the builders' keys: {fault.message}")
+    return Expiries(tuple(found), tuple(notes))
 
 
 def soonest_first(entries: Iterable[Expiry]) -> list[Expiry]:
@@ -236,15 +264,13 @@ def _of_kubeconfig(access: Access, authorities: _Authorities) -> list[Expiry]:
     ]
 
 
-def _registry_ca(site: Site) -> list[Expiry]:
-    """Of the file that site.yaml names. Raises SiteInvalid when it cannot be read."""
-    authorities, path = _Authorities(), site.spec.registry.ca
-    if path:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise SiteInvalid(path=path, detail=f"spec.registry.ca cannot be read: {fault}") from fault
-        authorities.add(_certificates(text), f"file {path}", "whoever runs the registry")
+def _registry_ca(path: str) -> list[Expiry]:
+    """Of the file that site.yaml names. Raises OSError, ValueError."""
+    texts = _certificates(Path(path).read_text(encoding="utf-8"))
+    if not texts:
+        raise ValueError("there is no certificate in it")
+    authorities = _Authorities()
+    authorities.add(texts, f"file {path}", "whoever runs the registry")
     return authorities.found
 
 

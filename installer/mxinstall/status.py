@@ -22,7 +22,7 @@ from mxinstall.deploy.members import Members, degraded
 from mxinstall.deploy.nodes import LostNode, lost_nodes
 from mxinstall.deploy.ready import on_record, pod_trouble, unmet
 from mxinstall.deploy.rollout import left_behind
-from mxinstall.expiries import Expiry, expiry_lines, soonest_first, sources
+from mxinstall.expiries import Expiry, expiry_lines, of_this_host, soonest_first, sources
 from mxinstall.helm_release import revisions
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, MxError
 from sitebundle.stack import Release, Stack
@@ -70,7 +70,7 @@ class PodStatus:
 class Status:
     """All of it. `account` is the newest generation; None: nothing was ever installed here, or nobody answers.
 
-    `away` says what could not be looked at, and why.
+    `away` says what could not be looked at, and why; `notes` what of it is no fault of the system's.
     """
 
     account: Account | None
@@ -84,6 +84,7 @@ class Status:
     nodes: tuple[LostNode, ...] = ()
     degraded: tuple[Members, ...] = ()
     away: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -116,6 +117,7 @@ class Status:
             "kubernetes": self.kubernetes,
             "mxinstall": program_version(),
             "away": list(self.away),
+            "notes": list(self.notes),
             "nodes": [node.as_json() for node in self.nodes],
             "degraded": [members.as_json() for members in self.degraded],
             "releases": [
@@ -146,6 +148,7 @@ def read_status(cluster: Cluster) -> Status:
     pods = look("the pods", lambda: [pod for ns in namespaces for pod in cluster.list("v1", "Pod", ns)], list[Object]())
     releases = [look(name, partial(_release, cluster, stack, record), None) for name, record in inventory.items()]
     ends = look("what ends", lambda: sources(cluster, account), dict[str, Callable[[], list[Expiry]]]())
+    host = of_this_host(account)
     locked = {name: tuple(digests) for name, digests in account.images.items()}
     return Status(
         account=account,
@@ -153,7 +156,9 @@ def read_status(cluster: Cluster) -> Status:
         releases=tuple(release for release in releases if release is not None),
         pods=tuple(_pod(pod) for pod in pods),
         certificates=tuple(
-            soonest_first(entry for what, read in ends.items() for entry in look(what, read, list[Expiry]()))
+            soonest_first(
+                [*host.found, *(entry for what, read in ends.items() for entry in look(what, read, list[Expiry]()))]
+            )
         ),
         audit=look("the containers", lambda: audit(cluster, namespaces, locked), None),
         registry=look("the registry", lambda: _registry(account.site), None),
@@ -161,6 +166,7 @@ def read_status(cluster: Cluster) -> Status:
         nodes=nodes,
         degraded=tuple(look("the members", lambda: degraded(cluster, namespaces, pods), list[Members]())),
         away=tuple(look.away),
+        notes=host.notes,
     )
 
 
@@ -219,6 +225,7 @@ def status_text(status: Status, now: datetime | None = None) -> str:
     if status.certificates:
         lines.append("certificates, CAs and keys, soonest first:")
         lines += [f"  {line}" for line in expiry_lines(status.certificates, now)]
+    lines += [f"note: {note}" for note in status.notes]
     return "\n".join(lines)
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from mxinstall.certificates import listed
 from mxinstall.cluster import Cluster
 from mxinstall.deploy.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, KeyPair, issue, new_authority
 from mxinstall.deploy.journal import Account
+from mxinstall.deploy.names import document_secret
 from mxinstall.expiries import Expiry, every_expiry, expiry_lines
 from mxinstall.kubeconfig import Access
+from mxinstall.status import Status, read_status, status_text
 
-from sitebundle.errors import SiteInvalid
 from sitebundle.signature import generate_key
 
 NOW = datetime.now(UTC)
@@ -34,6 +36,17 @@ STACK: dict[str, Any] = {
     "givenSecrets": [{"site": "backups.s3.secret", "namespaces": ["data"], "keys": ["accessKeyId"]}],
     "releases": [],
 }
+IMAGE = f"127.0.0.1:5000/mx/docker.io/library/postgres:17@sha256:{'a' * 64}"
+RUNNING = {
+    "kind": "Pod",
+    "metadata": {"namespace": "data", "name": "postgres-1"},
+    "spec": {"nodeName": "n1", "containers": [{"name": "postgres", "image": IMAGE}]},
+    "status": {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{"name": "postgres", "image": IMAGE, "imageID": IMAGE, "state": {"running": {}}}],
+    },
+}
 OPERATOR = [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "cnpg-controller-manager", "uid": "1"}]
 
 
@@ -43,8 +56,21 @@ class Canned:
     def __init__(self, access: Access, *objects: dict[str, Any]) -> None:
         self.access, self.server, self._objects = access, access.server, objects
 
-    def list(self, api_version: str, kind: str, namespace: str) -> list[dict[str, Any]]:
-        return [one for one in self._objects if (one["kind"], one["metadata"]["namespace"]) == (kind, namespace)]
+    def list(
+        self, api_version: str, kind: str, namespace: str | None = None, labels: str | None = None
+    ) -> list[dict[str, Any]]:
+        return [
+            one
+            for one in self._objects
+            if (one["kind"], one["metadata"]["namespace"]) == (kind, namespace)
+            and (labels is None or labels.split("=") in [list(pair) for pair in one["metadata"]["labels"].items()])
+        ]
+
+    def get(self, *_: object) -> None:
+        return None
+
+    def version(self) -> str:
+        return "v1.36.3"
 
 
 def secret(place: str, owners: list[dict[str, str]] | None = None, **texts: str) -> dict[str, Any]:
@@ -52,7 +78,7 @@ def secret(place: str, owners: list[dict[str, str]] | None = None, **texts: str)
     data = {key.replace("_", "."): base64.b64encode(text.encode()).decode() for key, text in texts.items()}
     return {
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners or []},
+        "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners or [], "labels": {}},
         "data": data,
     }
 
@@ -85,7 +111,19 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def found(*objects: dict[str, Any], access: Access | None = None, **registry: str) -> dict[str, Expiry]:
     cluster = Canned(access or Access("http://127.0.0.1:9"), *objects)
-    return {entry.name: entry for entry in every_expiry(cast(Cluster, cluster), account(**registry))}
+    return {entry.name: entry for entry in every_expiry(cast(Cluster, cluster), account(**registry)).found}
+
+
+def installed(*objects: dict[str, Any], **registry: str) -> Cluster:
+    """A cluster where all is well with what was installed, a registry of somebody else's with it."""
+    known = account(**{"mode": "external", **registry})
+    known.state, known.images = "committed", {"docker.io/library/postgres:17": [IMAGE.partition("@")[2]]}
+    journal = document_secret("generation-1", "journal", "journal.json", known.as_json())
+    return cast(Cluster, Canned(Access("http://127.0.0.1:9"), journal, RUNNING, *objects))
+
+
+def seen(*objects: dict[str, Any], **registry: str) -> Status:
+    return read_status(installed(*objects, **registry))
 
 
 def test_secrets_of_any_origin_are_told_with_who_renews_them() -> None:
@@ -146,8 +184,31 @@ def test_what_ends_outside_of_secrets_is_told_too(store: Path, tmp_path: Path) -
         "key": ("key", "ok"),
     }
     assert entries["the kubeconfig's CA"].places == ("the kubeconfig's CA", "ConfigMap data/kube-root-ca.crt ca.crt")
-    with pytest.raises(SiteInvalid, match=r"spec\.registry\.ca cannot be read"):
-        found(ca=str(tmp_path / "nowhere.pem"))
+
+
+def test_a_file_that_this_host_does_not_have_is_a_note_and_the_rest_is_told(store: Path, tmp_path: Path) -> None:
+    text = leaf(OURS)
+    tls = secret("data/db-tls", tls_crt=text)
+    status = seen(tls, ca=str(tmp_path / "nowhere.pem"))
+    assert (status.healthy, status.away) == (True, ())
+    assert [entry.name for entry in status.certificates] == ["data/db-tls"]
+    (note,) = status.as_json()["notes"]
+    assert f"{tmp_path}/nowhere.pem" in note
+    assert "No such file" in note
+    assert f"note: {note}" in status_text(status)
+    told = listed(installed(tls, ca=str(tmp_path / "nowhere.pem")))
+    assert ([entry.name for entry in told.found], told.notes) == (["data/db-tls"], (note,))
+
+
+@pytest.mark.parametrize("content", [b"not a line of a trust store\n", b"\xff"])
+def test_a_trust_store_or_a_ca_that_cannot_be_read_makes_no_system_unhealthy(
+    content: bytes, store: Path, tmp_path: Path
+) -> None:
+    store.write_bytes(content)
+    (tmp_path / "registry.pem").write_bytes(content)
+    status = seen(ca=str(tmp_path / "registry.pem"))
+    assert (status.healthy, status.away) == (True, ())
+    assert [str(tmp_path / "registry.pem") in status.notes[0], str(store) in status.notes[1]] == [True, True]
 
 
 @pytest.mark.parametrize(
