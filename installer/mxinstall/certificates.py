@@ -17,7 +17,7 @@ from mxinstall.deploy.journal import Account, Journal, read_accounts
 from mxinstall.deploy.ready import on_record, wait_ready
 from mxinstall.deploy.workdir import work_dir
 from mxinstall.expiries import Expiries, every_expiry
-from mxinstall.site import Site
+from mxinstall.installed import site_of
 from sitebundle.errors import CertificateUnknown, NotInstalled
 from sitebundle.events import Sink, Step, stage
 from sitebundle.stack import SecretPlan, Stack
@@ -113,6 +113,6 @@ def _await_all(cluster: Cluster, account: Account, sink: Sink) -> None:
 def _proof(cluster: Cluster, account: Account, sink: Sink) -> ProofReport:
     from mxinstall.proof import context_of, run
 
-    proof = run(context_of(cluster, Site.model_validate(account.site)), sink)
+    proof = run(context_of(cluster, site_of(account)), sink)
     proof.require()
     return proof

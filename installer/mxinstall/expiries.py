@@ -23,6 +23,7 @@ from mxinstall.deploy.authority import expiry
 from mxinstall.deploy.journal import Account
 from mxinstall.deploy.names import NAMESPACE
 from mxinstall.deploy.secrets import AUTHORITY, copies_of_given
+from mxinstall.installed import site_of
 from mxinstall.kubeconfig import Access
 from mxinstall.site import Site
 from mxinstall.trust import store_path
@@ -86,10 +87,9 @@ class Expiries:
 
 def sources(cluster: Cluster, account: Account) -> dict[str, Callable[[], list[Expiry]]]:
     """Where something that ends may be outside this host, in words, and how it is looked at. Each may raise MxError."""
-    site = Site.model_validate(account.site)
     return {
         "the certificates in the cluster": partial(in_cluster, cluster, account),
-        "the certificates that servers show": partial(shown_to, cluster, site),
+        "the certificates that servers show": lambda: shown_to(cluster, site_of(account)),
     }
 
 

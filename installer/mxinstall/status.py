@@ -24,6 +24,7 @@ from mxinstall.deploy.ready import on_record, pod_trouble, unmet
 from mxinstall.deploy.rollout import left_behind
 from mxinstall.expiries import Expiry, expiry_lines, of_this_host, soonest_first, sources
 from mxinstall.helm_release import revisions
+from mxinstall.installed import site_of
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, MxError
 from sitebundle.stack import Release, Stack
 from sitebundle.version import program_version
@@ -161,7 +162,7 @@ def read_status(cluster: Cluster) -> Status:
             )
         ),
         audit=look("the containers", lambda: audit(cluster, namespaces, locked), None),
-        registry=look("the registry", lambda: _registry(account.site), None),
+        registry=look("the registry", lambda: _registry(site_of(account)), None),
         kubernetes=kubernetes,
         nodes=nodes,
         degraded=tuple(look("the members", lambda: degraded(cluster, namespaces, pods), list[Members]())),
@@ -281,11 +282,9 @@ def _pod(pod: Mapping[str, Any]) -> PodStatus:
     )
 
 
-def _registry(site_mapping: Mapping[str, Any]) -> ServiceStatus | None:
+def _registry(site: Site) -> ServiceStatus | None:
     from mxinstall.registry import plan_for, status
-    from mxinstall.site import Site as SiteModel
 
-    site: Site = SiteModel.model_validate(site_mapping)
     return status(plan_for(site)) if site.spec.registry.mode == "host" else None
 
 
@@ -293,4 +292,4 @@ def _registry_of_this_host() -> ServiceStatus | None:
     """When the cluster cannot say which site this is: the one that this host keeps, if it is one."""
     from mxinstall.site import known_site
 
-    return _registry(known_site(None).as_mapping())
+    return _registry(known_site(None))

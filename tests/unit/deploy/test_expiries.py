@@ -88,7 +88,7 @@ def leaf(ca: KeyPair, days: float = CERTIFICATE_DAYS) -> str:
     return issue(ca, "db", ("db",), ("server",), NOW - timedelta(days=CERTIFICATE_DAYS - days)).certificate
 
 
-def account(**registry: str) -> Account:
+def account(issuer: str = "generated", **registry: str) -> Account:
     place = {"push": "127.0.0.1:5000", "pull": "127.0.0.1:5000", **registry}
     spec = {
         "profile": "demo",
@@ -96,6 +96,7 @@ def account(**registry: str) -> Account:
         "hosts": {"matrix": "matrix.example.site"},
         "registry": place,
         "storage": {"default": "bulk", "database": "bulk", "objects": "bulk"},
+        "tls": {"issuer": issuer},
         "edge": {"address": "192.0.2.1"},
         "backups": {"s3": {"endpoint": "http://127.0.0.1:9", "bucket": "backups", "secret": "s3"}},
     }
@@ -231,3 +232,17 @@ def test_a_person_is_warned_in_time_and_not_for_what_goes_by_itself(
     (line,) = expiry_lines([entry])
     assert line.startswith({"ok": " ", "soon": "SOON", "ended": "ENDED"}[level])
     assert entry.renewed_by in line
+
+
+def test_a_site_that_asked_for_what_is_not_built_is_looked_at_like_any_other() -> None:
+    status = seen(secret("data/db-tls", tls_crt=leaf(OURS)), issuer="intermediate")
+    assert (status.healthy, status.away) == (True, ())
+    assert [entry.name for entry in status.certificates] == ["data/db-tls"]
+
+
+def test_status_tells_all_the_rest_of_a_site_that_it_cannot_read() -> None:
+    status = seen(secret("data/db-tls", tls_crt=leaf(OURS)), push="nowhere")
+    assert not status.healthy
+    assert all("mx-system/generation-1: spec.registry.push: " in text for text in status.away)
+    assert ([pod.name for pod in status.pods], status.audit and status.audit.passed) == (["postgres-1"], True)
+    assert [entry.name for entry in status.certificates] == ["data/db-tls"]
