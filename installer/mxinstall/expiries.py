@@ -39,6 +39,9 @@ SOON_DAYS: Mapping[Kind, int] = {"certificate": 30, "ca": 180, "key": 30}
 OVERDUE_DAYS = 5
 """What an operator of the cluster renews by itself is late only then: CloudNativePG does it 7 days before."""
 
+SITE_CA = f"{NAMESPACE}/{AUTHORITY}"
+"""The `name` of the site's own CA. All of the system's certificates end with it, whatever they say themselves."""
+
 _ADMINISTRATOR = "the administrator of the cluster"
 _SHOWN_SECONDS = 3.0
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -154,7 +157,7 @@ def in_cluster(cluster: Cluster, account: Account) -> list[Expiry]:
                     Expiry(place, expiry(texts[0]), "certificate", by, (place,), days or SOON_DAYS["certificate"])
                 )
                 texts = texts[1:]
-            authorities.add(texts, place if place == f"{NAMESPACE}/{AUTHORITY}" else f"{place} {key}", by, days)
+            authorities.add(texts, place if place == SITE_CA else f"{place} {key}", by, days)
     for namespace in namespaces:
         for config in cluster.list("v1", "ConfigMap", namespace):
             for key, value in sorted((config.get("data") or {}).items()):
@@ -239,8 +242,8 @@ class _Renewers:
         place, name = f"{metadata['namespace']}/{metadata['name']}", metadata["name"]
         if holder["kind"] == "ConfigMap":
             return (_ADMINISTRATOR if name == "kube-root-ca.crt" else _owner(metadata) or "whoever wrote it"), None
-        if place == f"{NAMESPACE}/{AUTHORITY}":
-            return "nobody: mxinstall does not renew the site's CA yet", None
+        if place == SITE_CA:
+            return "nobody: mxinstall does not renew the site's CA yet; ask your builder for one that does", None
         if place in self.ours:
             return f"mxinstall, with any install or `certificates renew {name}`", None
         if place in self.given:

@@ -22,7 +22,7 @@ from mxinstall.deploy.members import Members, degraded
 from mxinstall.deploy.nodes import LostNode, lost_nodes
 from mxinstall.deploy.ready import on_record, pod_trouble, unmet
 from mxinstall.deploy.rollout import left_behind
-from mxinstall.expiries import Expiry, expiry_lines, of_this_host, soonest_first, sources
+from mxinstall.expiries import SITE_CA, Expiry, expiry_lines, of_this_host, soonest_first, sources
 from mxinstall.helm_release import revisions
 from mxinstall.installed import site_of
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, MxError
@@ -101,8 +101,16 @@ class Status:
             and not self.nodes
             and not self.degraded
             and not self.away
-            and not any(entry.kind == "certificate" and entry.level() == "ended" for entry in self.certificates)
+            and not self.ended()
         )
+
+    def ended(self, now: datetime | None = None) -> list[Expiry]:
+        """What has ended and is missed: certificates and the site's CA. Another CA, or a key, may be left over."""
+        return [
+            entry
+            for entry in self.certificates
+            if (entry.kind == "certificate" or entry.name == SITE_CA) and entry.level(now) == "ended"
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The status as plain values."""
@@ -127,6 +135,7 @@ class Status:
             ],
             "pods": [vars(pod) for pod in self.pods],
             "certificates": [entry.as_json() for entry in self.certificates],
+            "ended": [entry.name for entry in self.ended()],
             "audit": self.audit.as_json() if self.audit else None,
             "registry": vars(self.registry) if self.registry else None,
         }
@@ -205,6 +214,9 @@ def status_text(status: Status, now: datetime | None = None) -> str:
     state = f"installed {since}" if account.state == "committed" else "not finished: run mxinstall again to go on"
     where = f" on Kubernetes {status.kubernetes}" if status.kubernetes else ""
     lines = [f"generation {account.generation} of {account.bundle}, {state}{where}", *away]
+    lines += [
+        f"ENDED: {entry.name} on {entry.ends:%Y-%m-%d}; renewed by {entry.renewed_by}" for entry in status.ended(now)
+    ]
     if status.holder:
         lines.append(f"held by {status.holder[0]}, renewed {status.holder[1]:.0f} s ago")
     for release in status.releases:

@@ -246,3 +246,20 @@ def test_status_tells_all_the_rest_of_a_site_that_it_cannot_read() -> None:
     assert all("mx-system/generation-1: spec.registry.push: " in text for text in status.away)
     assert ([pod.name for pod in status.pods], status.audit and status.audit.passed) == (["postgres-1"], True)
     assert [entry.name for entry in status.certificates] == ["data/db-tls"]
+
+
+def test_a_certificate_or_the_sites_ca_that_has_ended_makes_the_system_ill_and_another_ca_does_not() -> None:
+    older = new_authority("site", NOW - timedelta(days=AUTHORITY_DAYS + 2))
+    site_ca = secret("mx-system/site-authority", ca_crt=older.certificate, ca_key=older.key)
+    status = seen(site_ca)
+    assert (status.healthy, status.away, status.as_json()["ended"]) == (False, (), ["mx-system/site-authority"])
+    line = next(
+        line for line in status_text(status).splitlines() if line.startswith("ENDED: mx-system/site-authority on ")
+    )
+    assert "mxinstall does not renew the site's CA yet; ask your builder for one that does" in line
+    status = seen(secret("data/db-tls", tls_crt=leaf(OURS, -1)))
+    assert (status.healthy, status.as_json()["ended"]) == (False, ["data/db-tls"])
+    # A copy that somebody kept of a CA of before is told, and nothing depends on it.
+    status = seen(secret("data/by-hand", ca_crt=older.certificate))
+    assert (status.healthy, status.as_json()["ended"]) == (True, [])
+    assert [entry.level() for entry in status.certificates] == ["ended"]
