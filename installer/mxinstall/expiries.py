@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import re
 import ssl
+import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -44,6 +46,9 @@ SITE_CA = f"{NAMESPACE}/{AUTHORITY}"
 
 _ADMINISTRATOR = "the administrator of the cluster"
 _SHOWN_SECONDS = 3.0
+"""For all servers together and all of a question: a socket's own timeout begins anew with each address of a name, and
+does not count while names are resolved.
+"""
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -169,7 +174,7 @@ def in_cluster(cluster: Cluster, account: Account) -> list[Expiry]:
 def shown_to(cluster: Cluster, site: Site) -> list[Expiry]:
     """What the API server, a registry and a backup store with TLS show to this host, whoever signed it.
 
-    One that shows none in a moment is left out: whether it is there is told elsewhere.
+    Whoever shows none within 3 seconds is left out: whether it is there is told elsewhere.
     """
     registry, store = site.spec.registry, site.spec.backups.s3
     asked = {_address(cluster.server): _ADMINISTRATOR} if cluster.server.startswith("https:") else {}
@@ -177,14 +182,34 @@ def shown_to(cluster: Cluster, site: Site) -> list[Expiry]:
         asked[registry.push] = "whoever runs the registry"
     if store and store.endpoint.startswith("https:"):
         asked[_address(store.endpoint)] = "whoever runs the backup store"
+    ends = _shown_ends(asked)
     found = []
     for address, renewed_by in asked.items():
-        host, _, port = address.rpartition(":")
-        with contextlib.suppress(OSError, ValueError):
-            text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
+        if address in ends:
             name = f"shown by {address}"
-            found.append(Expiry(name, expiry(text), "certificate", renewed_by, (name,), SOON_DAYS["certificate"]))
+            found.append(Expiry(name, ends[address], "certificate", renewed_by, (name,), SOON_DAYS["certificate"]))
     return found
+
+
+def _shown_ends(addresses: Iterable[str]) -> dict[str, datetime]:
+    """When the certificates end that servers (`HOST:PORT`) show; all are asked at once."""
+    ends: dict[str, datetime] = {}
+
+    def ask(address: str) -> None:
+        host, _, port = address.rpartition(":")
+        # OverflowError: a port that there is not.
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
+            ends[address] = expiry(text)
+
+    # Daemons: nothing ends a resolver that waits for a name server, and the program must not wait for it at its end.
+    asking = [threading.Thread(target=ask, args=(address,), daemon=True) for address in addresses]
+    deadline = time.monotonic() + _SHOWN_SECONDS
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict(ends)
 
 
 def trusted_keys(store: Path) -> list[Expiry]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from mxinstall import expiries
 from mxinstall.certificates import listed
 from mxinstall.cluster import Cluster
-from mxinstall.deploy.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, KeyPair, issue, new_authority
+from mxinstall.deploy.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, KeyPair, expiry, issue, new_authority
 from mxinstall.deploy.journal import Account
 from mxinstall.deploy.names import document_secret
 from mxinstall.expiries import Expiry, every_expiry, expiry_lines
@@ -263,3 +270,44 @@ def test_a_certificate_or_the_sites_ca_that_has_ended_makes_the_system_ill_and_a
     status = seen(secret("data/by-hand", ca_crt=older.certificate))
     assert (status.healthy, status.as_json()["ended"]) == (True, [])
     assert [entry.level() for entry in status.certificates] == ["ended"]
+
+
+@contextlib.contextmanager
+def showing(pair: KeyPair, folder: Path) -> Iterator[int]:
+    """A server that shows a certificate to whoever comes; its port."""
+    (folder / "pair.pem").write_text(pair.certificate + pair.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "pair.pem")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(server.accept()[0], server_side=True):
+                pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def test_a_server_whose_name_nobody_resolves_holds_nobody_up_and_the_others_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, resolve = threading.Event(), socket.getaddrinfo
+
+    def hanging(host: str, *more: Any, **named: Any) -> Any:
+        if host == "api.example.site":
+            released.wait(20)
+        return resolve(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    monkeypatch.setattr(expiries, "_SHOWN_SECONDS", 1.5)
+    pair = issue(OURS, "registry", ("registry",), ("server",))
+    began = time.monotonic()
+    try:
+        with showing(pair, tmp_path) as port:
+            entries = found(access=Access("https://api.example.site:6443"), push=f"127.0.0.1:{port}", scheme="https")
+        assert time.monotonic() - began < 10
+    finally:
+        released.set()
+    assert {name: entry.ends for name, entry in entries.items()} == {
+        f"shown by 127.0.0.1:{port}": expiry(pair.certificate)
+    }
