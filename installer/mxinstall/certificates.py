@@ -16,8 +16,8 @@ from mxinstall.deploy.inventory import read_inventory
 from mxinstall.deploy.journal import Account, Journal, read_accounts
 from mxinstall.deploy.ready import on_record, wait_ready
 from mxinstall.deploy.workdir import work_dir
-from mxinstall.expiries import Expiry, every_expiry
-from mxinstall.site import Site
+from mxinstall.expiries import Expiries, every_expiry
+from mxinstall.installed import site_of
 from sitebundle.errors import CertificateUnknown, NotInstalled
 from sitebundle.events import Sink, Step, stage
 from sitebundle.stack import SecretPlan, Stack
@@ -42,8 +42,8 @@ class Renewal:
         return {"renewed": list(self.renewed), "restarted": list(self.restarted), **proof}
 
 
-def listed(cluster: Cluster) -> list[Expiry]:
-    """Every certificate, CA and key that ends, soonest first. Reads only. Raises NotInstalled, TrustStoreInvalid."""
+def listed(cluster: Cluster) -> Expiries:
+    """Every certificate, CA and key that ends, soonest first. Reads only. Raises NotInstalled."""
     return every_expiry(cluster, _installed(cluster))
 
 
@@ -113,6 +113,6 @@ def _await_all(cluster: Cluster, account: Account, sink: Sink) -> None:
 def _proof(cluster: Cluster, account: Account, sink: Sink) -> ProofReport:
     from mxinstall.proof import context_of, run
 
-    proof = run(context_of(cluster, Site.model_validate(account.site)), sink)
+    proof = run(context_of(cluster, site_of(account)), sink)
     proof.require()
     return proof

@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import re
 import ssl
+import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,10 +25,11 @@ from mxinstall.deploy.authority import expiry
 from mxinstall.deploy.journal import Account
 from mxinstall.deploy.names import NAMESPACE
 from mxinstall.deploy.secrets import AUTHORITY, copies_of_given
+from mxinstall.installed import site_of
 from mxinstall.kubeconfig import Access
 from mxinstall.site import Site
 from mxinstall.trust import store_path
-from sitebundle.errors import SiteInvalid
+from sitebundle.errors import TrustStoreInvalid
 from sitebundle.signature import AllowedSigners
 from sitebundle.stack import Stack
 
@@ -38,8 +41,14 @@ SOON_DAYS: Mapping[Kind, int] = {"certificate": 30, "ca": 180, "key": 30}
 OVERDUE_DAYS = 5
 """What an operator of the cluster renews by itself is late only then: CloudNativePG does it 7 days before."""
 
+SITE_CA = f"{NAMESPACE}/{AUTHORITY}"
+"""The `name` of the site's own CA. All of the system's certificates end with it, whatever they say themselves."""
+
 _ADMINISTRATOR = "the administrator of the cluster"
 _SHOWN_SECONDS = 3.0
+"""For all servers together and all of a question: a socket's own timeout begins anew with each address of a name, and
+does not count while names are resolved.
+"""
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -76,20 +85,47 @@ class Expiry:
         }
 
 
+@dataclass(frozen=True)
+class Expiries:
+    """What ends, and in words what could not be looked at and is not held against the system (`notes`)."""
+
+    found: tuple[Expiry, ...]
+    notes: tuple[str, ...] = ()
+
+
 def sources(cluster: Cluster, account: Account) -> dict[str, Callable[[], list[Expiry]]]:
-    """Where something that ends may be, in words, and how it is looked at. Each may raise MxError by itself."""
-    site = Site.model_validate(account.site)
+    """Where something that ends may be outside this host, in words, and how it is looked at. Each may raise MxError."""
     return {
         "the certificates in the cluster": partial(in_cluster, cluster, account),
-        "the certificates that servers show": partial(shown_to, cluster, site),
-        "the CA of the registry": partial(_registry_ca, site),
-        "the builders' keys": partial(trusted_keys, store_path()),
+        "the certificates that servers show": lambda: shown_to(cluster, site_of(account)),
     }
 
 
-def every_expiry(cluster: Cluster, account: Account) -> list[Expiry]:
-    """All of it, soonest first. Raises MxError for the first thing that cannot be looked at."""
-    return soonest_first(entry for look in sources(cluster, account).values() for entry in look())
+def every_expiry(cluster: Cluster, account: Account) -> Expiries:
+    """All of it, soonest first. Raises MxError for the first thing outside this host that cannot be looked at."""
+    host = of_this_host(account)
+    found = [entry for look in sources(cluster, account).values() for entry in look()]
+    return replace(host, found=tuple(soonest_first([*found, *host.found])))
+
+
+def of_this_host(account: Account) -> Expiries:
+    """What files of this host tell. One that cannot be read is a note: the system runs all the same, and the host from
+    which somebody looks need not be the one that installed it.
+    """
+    path = ((account.site.get("spec") or {}).get("registry") or {}).get("ca")
+    found: list[Expiry] = []
+    notes: list[str] = []
+    if path:
+        try:
+            found += _registry_ca(path)
+        except (OSError, ValueError) as fault:
+            why = getattr(fault, "strerror", None) or fault
+            notes.append(f"{path}, the CA of the registry (spec.registry.ca), cannot be read on this host: {why}")
+    try:
+        found += trusted_keys(store_path())
+    except TrustStoreInvalid as fault:
+        notes.append(f"the builders' keys: {fault.message}")
+    return Expiries(tuple(found), tuple(notes))
 
 
 def soonest_first(entries: Iterable[Expiry]) -> list[Expiry]:
@@ -126,7 +162,7 @@ def in_cluster(cluster: Cluster, account: Account) -> list[Expiry]:
                     Expiry(place, expiry(texts[0]), "certificate", by, (place,), days or SOON_DAYS["certificate"])
                 )
                 texts = texts[1:]
-            authorities.add(texts, place if place == f"{NAMESPACE}/{AUTHORITY}" else f"{place} {key}", by, days)
+            authorities.add(texts, place if place == SITE_CA else f"{place} {key}", by, days)
     for namespace in namespaces:
         for config in cluster.list("v1", "ConfigMap", namespace):
             for key, value in sorted((config.get("data") or {}).items()):
@@ -138,7 +174,7 @@ def in_cluster(cluster: Cluster, account: Account) -> list[Expiry]:
 def shown_to(cluster: Cluster, site: Site) -> list[Expiry]:
     """What the API server, a registry and a backup store with TLS show to this host, whoever signed it.
 
-    One that shows none in a moment is left out: whether it is there is told elsewhere.
+    Whoever shows none within 3 seconds is left out: whether it is there is told elsewhere.
     """
     registry, store = site.spec.registry, site.spec.backups.s3
     asked = {_address(cluster.server): _ADMINISTRATOR} if cluster.server.startswith("https:") else {}
@@ -146,14 +182,34 @@ def shown_to(cluster: Cluster, site: Site) -> list[Expiry]:
         asked[registry.push] = "whoever runs the registry"
     if store and store.endpoint.startswith("https:"):
         asked[_address(store.endpoint)] = "whoever runs the backup store"
+    ends = _shown_ends(asked)
     found = []
     for address, renewed_by in asked.items():
-        host, _, port = address.rpartition(":")
-        with contextlib.suppress(OSError, ValueError):
-            text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
+        if address in ends:
             name = f"shown by {address}"
-            found.append(Expiry(name, expiry(text), "certificate", renewed_by, (name,), SOON_DAYS["certificate"]))
+            found.append(Expiry(name, ends[address], "certificate", renewed_by, (name,), SOON_DAYS["certificate"]))
     return found
+
+
+def _shown_ends(addresses: Iterable[str]) -> dict[str, datetime]:
+    """When the certificates end that servers (`HOST:PORT`) show; all are asked at once."""
+    ends: dict[str, datetime] = {}
+
+    def ask(address: str) -> None:
+        host, _, port = address.rpartition(":")
+        # OverflowError: a port that there is not.
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SHOWN_SECONDS)
+            ends[address] = expiry(text)
+
+    # Daemons: nothing ends a resolver that waits for a name server, and the program must not wait for it at its end.
+    asking = [threading.Thread(target=ask, args=(address,), daemon=True) for address in addresses]
+    deadline = time.monotonic() + _SHOWN_SECONDS
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict(ends)
 
 
 def trusted_keys(store: Path) -> list[Expiry]:
@@ -211,8 +267,8 @@ class _Renewers:
         place, name = f"{metadata['namespace']}/{metadata['name']}", metadata["name"]
         if holder["kind"] == "ConfigMap":
             return (_ADMINISTRATOR if name == "kube-root-ca.crt" else _owner(metadata) or "whoever wrote it"), None
-        if place == f"{NAMESPACE}/{AUTHORITY}":
-            return "nobody: mxinstall does not renew the site's CA yet", None
+        if place == SITE_CA:
+            return "nobody: mxinstall does not renew the site's CA yet; ask your builder for one that does", None
         if place in self.ours:
             return f"mxinstall, with any install or `certificates renew {name}`", None
         if place in self.given:
@@ -236,15 +292,13 @@ def _of_kubeconfig(access: Access, authorities: _Authorities) -> list[Expiry]:
     ]
 
 
-def _registry_ca(site: Site) -> list[Expiry]:
-    """Of the file that site.yaml names. Raises SiteInvalid when it cannot be read."""
-    authorities, path = _Authorities(), site.spec.registry.ca
-    if path:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise SiteInvalid(path=path, detail=f"spec.registry.ca cannot be read: {fault}") from fault
-        authorities.add(_certificates(text), f"file {path}", "whoever runs the registry")
+def _registry_ca(path: str) -> list[Expiry]:
+    """Of the file that site.yaml names. Raises OSError, ValueError."""
+    texts = _certificates(Path(path).read_text(encoding="utf-8"))
+    if not texts:
+        raise ValueError("there is no certificate in it")
+    authorities = _Authorities()
+    authorities.add(texts, f"file {path}", "whoever runs the registry")
     return authorities.found
 
 

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from mxinstall.carried import Carried, unpack
 from mxinstall.cluster import Cluster
 from mxinstall.deploy.admissions import read_cluster_record
-from mxinstall.deploy.journal import name_of, read_accounts
-from mxinstall.deploy.names import NAMESPACE
+from mxinstall.deploy.journal import read_accounts
 from mxinstall.deploy.workdir import WorkDir, work_dir
+from mxinstall.installed import site_of
 from mxinstall.site import Site, derive, read_site, state_root, write_site
 from mxinstall.trust import Admission, admit_bundle, read_record, store_path
 from sitebundle.archive import BundleReader
@@ -105,13 +103,7 @@ def installed_site(cluster: Cluster) -> Site | None:
     Raises SiteInvalid when this program cannot read it.
     """
     accounts = [account for account in read_accounts(cluster) if account.site]
-    if not accounts:
-        return None
-    try:
-        return Site.model_validate(accounts[-1].site)
-    except ValidationError as fault:
-        place = f"Secret {NAMESPACE}/{name_of(accounts[-1].generation)}"
-        raise SiteInvalid(path=place, detail=str(fault.errors()[0]["msg"])) from fault
+    return site_of(accounts[-1]) if accounts else None
 
 
 def _derived(operator: Cluster, reader: BundleReader, carried: Carried) -> tuple[Site, list[str]]:
@@ -120,7 +112,10 @@ def _derived(operator: Cluster, reader: BundleReader, carried: Carried) -> tuple
 
 
 def _kept(site: Site, notes: Sequence[str], place: Path, sink: Sink) -> Site:
-    """What stands at `place`; `site` is written there when nothing does, and every choice is said."""
+    """What stands at `place`; `site` is written there when nothing does, and every choice is said.
+
+    Raises SiteInvalid also for what was just written: an earlier install may have let through what this one refuses.
+    """
     if place.exists():
         return read_site(place)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -129,7 +124,7 @@ def _kept(site: Site, notes: Sequence[str], place: Path, sink: Sink) -> Site:
     sink(Note("info", f"no site.yaml was given; {place} was {how} from the cluster:"))
     for note in notes:
         sink(Note("info", f"  {note}"))
-    return site
+    return read_site(place)
 
 
 def check_kept(place: Path, cluster: Cluster) -> None:

@@ -22,8 +22,9 @@ from mxinstall.deploy.members import Members, degraded
 from mxinstall.deploy.nodes import LostNode, lost_nodes
 from mxinstall.deploy.ready import on_record, pod_trouble, unmet
 from mxinstall.deploy.rollout import left_behind
-from mxinstall.expiries import Expiry, expiry_lines, soonest_first, sources
+from mxinstall.expiries import SITE_CA, Expiry, expiry_lines, of_this_host, soonest_first, sources
 from mxinstall.helm_release import revisions
+from mxinstall.installed import site_of
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, MxError
 from sitebundle.stack import Release, Stack
 from sitebundle.version import program_version
@@ -70,7 +71,7 @@ class PodStatus:
 class Status:
     """All of it. `account` is the newest generation; None: nothing was ever installed here, or nobody answers.
 
-    `away` says what could not be looked at, and why.
+    `away` says what could not be looked at, and why; `notes` what of it is no fault of the system's.
     """
 
     account: Account | None
@@ -84,6 +85,7 @@ class Status:
     nodes: tuple[LostNode, ...] = ()
     degraded: tuple[Members, ...] = ()
     away: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -99,8 +101,16 @@ class Status:
             and not self.nodes
             and not self.degraded
             and not self.away
-            and not any(entry.kind == "certificate" and entry.level() == "ended" for entry in self.certificates)
+            and not self.ended()
         )
+
+    def ended(self, now: datetime | None = None) -> list[Expiry]:
+        """What has ended and is missed: certificates and the site's CA. Another CA, or a key, may be left over."""
+        return [
+            entry
+            for entry in self.certificates
+            if (entry.kind == "certificate" or entry.name == SITE_CA) and entry.level(now) == "ended"
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The status as plain values."""
@@ -116,6 +126,7 @@ class Status:
             "kubernetes": self.kubernetes,
             "mxinstall": program_version(),
             "away": list(self.away),
+            "notes": list(self.notes),
             "nodes": [node.as_json() for node in self.nodes],
             "degraded": [members.as_json() for members in self.degraded],
             "releases": [
@@ -124,6 +135,7 @@ class Status:
             ],
             "pods": [vars(pod) for pod in self.pods],
             "certificates": [entry.as_json() for entry in self.certificates],
+            "ended": [entry.name for entry in self.ended()],
             "audit": self.audit.as_json() if self.audit else None,
             "registry": vars(self.registry) if self.registry else None,
         }
@@ -146,6 +158,7 @@ def read_status(cluster: Cluster) -> Status:
     pods = look("the pods", lambda: [pod for ns in namespaces for pod in cluster.list("v1", "Pod", ns)], list[Object]())
     releases = [look(name, partial(_release, cluster, stack, record), None) for name, record in inventory.items()]
     ends = look("what ends", lambda: sources(cluster, account), dict[str, Callable[[], list[Expiry]]]())
+    host = of_this_host(account)
     locked = {name: tuple(digests) for name, digests in account.images.items()}
     return Status(
         account=account,
@@ -153,14 +166,17 @@ def read_status(cluster: Cluster) -> Status:
         releases=tuple(release for release in releases if release is not None),
         pods=tuple(_pod(pod) for pod in pods),
         certificates=tuple(
-            soonest_first(entry for what, read in ends.items() for entry in look(what, read, list[Expiry]()))
+            soonest_first(
+                [*host.found, *(entry for what, read in ends.items() for entry in look(what, read, list[Expiry]()))]
+            )
         ),
         audit=look("the containers", lambda: audit(cluster, namespaces, locked), None),
-        registry=look("the registry", lambda: _registry(account.site), None),
+        registry=look("the registry", lambda: _registry(site_of(account)), None),
         kubernetes=kubernetes,
         nodes=nodes,
         degraded=tuple(look("the members", lambda: degraded(cluster, namespaces, pods), list[Members]())),
         away=tuple(look.away),
+        notes=host.notes,
     )
 
 
@@ -198,6 +214,9 @@ def status_text(status: Status, now: datetime | None = None) -> str:
     state = f"installed {since}" if account.state == "committed" else "not finished: run mxinstall again to go on"
     where = f" on Kubernetes {status.kubernetes}" if status.kubernetes else ""
     lines = [f"generation {account.generation} of {account.bundle}, {state}{where}", *away]
+    lines += [
+        f"ENDED: {entry.name} on {entry.ends:%Y-%m-%d}; renewed by {entry.renewed_by}" for entry in status.ended(now)
+    ]
     if status.holder:
         lines.append(f"held by {status.holder[0]}, renewed {status.holder[1]:.0f} s ago")
     for release in status.releases:
@@ -219,6 +238,7 @@ def status_text(status: Status, now: datetime | None = None) -> str:
     if status.certificates:
         lines.append("certificates, CAs and keys, soonest first:")
         lines += [f"  {line}" for line in expiry_lines(status.certificates, now)]
+    lines += [f"note: {note}" for note in status.notes]
     return "\n".join(lines)
 
 
@@ -274,11 +294,9 @@ def _pod(pod: Mapping[str, Any]) -> PodStatus:
     )
 
 
-def _registry(site_mapping: Mapping[str, Any]) -> ServiceStatus | None:
+def _registry(site: Site) -> ServiceStatus | None:
     from mxinstall.registry import plan_for, status
-    from mxinstall.site import Site as SiteModel
 
-    site: Site = SiteModel.model_validate(site_mapping)
     return status(plan_for(site)) if site.spec.registry.mode == "host" else None
 
 
@@ -286,4 +304,4 @@ def _registry_of_this_host() -> ServiceStatus | None:
     """When the cluster cannot say which site this is: the one that this host keeps, if it is one."""
     from mxinstall.site import known_site
 
-    return _registry(known_site(None).as_mapping())
+    return _registry(known_site(None))

@@ -19,7 +19,8 @@ from mxinstall.deploy.names import NAMESPACE, SERVICE_ACCOUNT
 from mxinstall.deploy.releases import STACK_LABEL, remove_release
 from mxinstall.deploy.workdir import work_dir
 from mxinstall.helm_release import HelmReleases
-from mxinstall.site import Site, state_root
+from mxinstall.installed import site_of
+from mxinstall.site import state_root
 from sitebundle.errors import ReleaseNotReady, ToolMissing
 from sitebundle.events import Note, Sink, Step, stage
 from sitebundle.stack import Stack
@@ -147,5 +148,5 @@ def _await_gone(cluster: Cluster, namespaces: list[str]) -> None:
 def _stop_registry(account: Account) -> bool:
     from mxinstall.registry import plan_for, stop
 
-    site = Site.model_validate(account.site)
+    site = site_of(account)
     return stop(plan_for(site)) if site.spec.registry.mode == "host" else False

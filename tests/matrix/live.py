@@ -12,6 +12,13 @@ from tests.matrix.rows import ROOT
 from tests.matrix.trial import Trial
 
 CHARTS = ("manifests/charts", "manifests/values", "manifests/profiles/demo.yaml", "manifests/stack.yaml")
+RENDERING = ("sitebundle/helm.py", "sitebundle/pods_override.py", "sitebundle/rendering.py", "sitebundle/stack.py")
+INSTALLER = ("installer/mxinstall", *RENDERING)
+INSTALLING = (
+    *(f"installer/mxinstall/{part}" for part in ("deploy", "helm_release.py", "install.py", "opening.py", "plan.py")),
+    *("installer/mxinstall/proof", "installer/mxinstall/site", *RENDERING),
+)
+"""What an install does with a site.yaml, without what other commands do."""
 LONGEST_SECONDS = 1500
 OUTSIDE = "MXMATRIX_OUTSIDE"
 """Names the network in which the series runs: not every machine lets its first process's be entered."""
@@ -48,31 +55,37 @@ _module(
     (*CHARTS, "tests/site/plain"),
     420,
 )
-_module("restore", "A backup is restored into a new cluster, to a moment", CHARTS, 720)
+_module(
+    "restore",
+    "A backup is restored into a new cluster, to a moment",
+    (*CHARTS, *INSTALLING, "tests/site/rehearsal.py", "darksite/backup_host.py"),
+    720,
+)
 _module(
     "certificates-live",
     "Every certificate is renewed at once, under load; the proof passes afterwards",
-    (*CHARTS, "installer/mxinstall"),
+    (*CHARTS, *INSTALLER),
     420,
 )
 _module(
     "rollout-live",
     "Processes are added and removed by site.yaml while two users write",
-    (*CHARTS, "installer/mxinstall"),
+    (*CHARTS, *INSTALLER),
     600,
 )
-_module(
-    "certificates-renewed", "Certificates are renewed everywhere, on a real API server", ("installer/mxinstall",), 120
-)
-_module(
-    "rollout-order", "In which order a change reaches processes, on a real API server", ("installer/mxinstall",), 420
-)
+_module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", INSTALLER, 120)
+_module("rollout-order", "In which order a change reaches processes, on a real API server", INSTALLER, 420)
 _module("node-loss", "A node that is lost for good is given up and taken back", ("installer/mxinstall",), 300)
-_module("network-policies", "The site's network enforces policies as Kubernetes defines them", ("darksite",), 240)
+_module(
+    "network-policies",
+    "The site's network enforces policies as Kubernetes defines them",
+    ("darksite", "tests/site/network_policy_cases.yaml"),
+    240,
+)
 _module(
     "valkey-failover",
     "Valkey's servers, sentinels and proxies die in every order, without Kubernetes",
-    ("manifests/charts/valkey",),
+    ("manifests/charts/valkey", "manifests/values/valkey.yaml", "manifests/images/valkey.toml"),
     300,
     "tests/integration",
 )

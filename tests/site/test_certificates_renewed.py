@@ -174,7 +174,7 @@ def test_every_certificate_is_listed_the_cas_and_operators_too(operator: Cluster
     assert ca is not None
     text = issue(ca, "webhook", ("webhook",), ("server",)).certificate
     operator.create({**theirs, "data": {"tls.crt": base64.b64encode(text.encode()).decode()}})
-    found = {entry.name: entry for entry in listed(operator)}
+    found = {entry.name: entry for entry in listed(operator).found}
     assert set(found) >= {"matrix/parts-tls", "mx-system/parts-tls", "mx-system/site-authority", "matrix/webhook"}
     assert found["matrix/webhook"].renewed_by == "whoever wrote it"
     assert found["matrix/parts-tls"].renewed_by == "mxinstall, with any install or `certificates renew parts-tls`"

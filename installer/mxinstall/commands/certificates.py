@@ -25,7 +25,8 @@ def list_(session: Session, kubeconfig: Path | None) -> None:
     from mxinstall.expiries import expiry_lines
 
     found = listed(Cluster.connect(kubeconfig))
-    session.out({"certificates": [entry.as_json() for entry in found]}, "\n".join(expiry_lines(found)))
+    told = {"certificates": [entry.as_json() for entry in found.found], "notes": list(found.notes)}
+    session.out(told, "\n".join([*expiry_lines(found.found), *(f"note: {note}" for note in found.notes)]))
 
 
 @command.command("renew")

@@ -5,9 +5,10 @@ Not here: talking to the cluster (`mxinstall.cluster`) or judging whether the si
 
 from mxinstall.site.derive import Choice, derive
 from mxinstall.site.files import known_site, read_site, state_directory, state_root, write_site
-from mxinstall.site.model import PortRange, Site, SiteSpec
+from mxinstall.site.model import KEPT, PortRange, Site, SiteSpec
 
 __all__ = [
+    "KEPT",
     "Choice",
     "PortRange",
     "Site",

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from mxinstall.site.model import Site
+from mxinstall.site.model import KEPT, Site
 from sitebundle.atomic import create_durably
 from sitebundle.errors import SiteInvalid
 
@@ -44,11 +44,14 @@ def known_site(path: Path | None) -> Site:
     if len(kept) != 1:
         names = ", ".join(place.parent.name for place in kept) or "none"
         raise SiteInvalid(path=state_root(), detail=f"this host keeps {len(kept)} sites ({names}): say --site FILE")
-    return read_site(kept[0])
+    return read_site(kept[0], kept=True)
 
 
-def read_site(path: Path) -> Site:
-    """Read and check a `site.yaml`. Raises SiteInvalid with field, line and column of the first fault."""
+def read_site(path: Path, *, kept: bool = False) -> Site:
+    """Read and check a `site.yaml`; with `kept` as that of a system that was installed, not of one that is to be.
+
+    Raises SiteInvalid with field, line and column of the first fault.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -67,7 +70,7 @@ def read_site(path: Path) -> Site:
     if repeated:
         raise SiteInvalid(path=path, detail=repeated)
     try:
-        return Site.model_validate(content)
+        return Site.model_validate(content, context=KEPT if kept else None)
     except ValidationError as fault:
         first = min(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
         raise SiteInvalid(path=path, detail=_explain(first, tree)) from fault

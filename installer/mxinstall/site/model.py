@@ -10,7 +10,15 @@ import re
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    ValidationInfo,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -34,6 +42,12 @@ AddressRange = Annotated[str, AfterValidator(lambda text: str(ip_network(text)))
 """A range of addresses in CIDR form, without host bits: 10.90.0.10/32."""
 Address = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
 """One address, without a name or a port."""
+
+
+KEPT = {"kept": True}
+"""The context in which a Site of an earlier install is validated: what it asks for is done, or was never built and had
+no effect. Whoever looks at such a system, or takes it away, must be able to read it.
+"""
 
 
 class PortRange(str):
@@ -113,14 +127,14 @@ class StoragePlan(SiteValue):
     objects: Name
 
 
-def _not_built(issuer: str) -> str:
-    if issuer != "generated":
+def _not_built(issuer: str, info: ValidationInfo) -> str:
+    if issuer != "generated" and info.context != KEPT:
         raise ValueError("only `generated`, the site's own CA, is there; this one is not built yet")
     return issuer
 
 
 class TlsPlan(SiteValue):
-    """Where certificates come from. Names that will mean something later are refused, not ignored."""
+    """Where certificates come from. Names that will mean something later are refused, not ignored (but see KEPT)."""
 
     issuer: Annotated[Literal["generated", "intermediate", "provided"], AfterValidator(_not_built)] = "generated"
 

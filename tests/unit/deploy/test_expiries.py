@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from mxinstall import expiries
+from mxinstall.certificates import listed
 from mxinstall.cluster import Cluster
-from mxinstall.deploy.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, KeyPair, issue, new_authority
+from mxinstall.deploy.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, KeyPair, expiry, issue, new_authority
 from mxinstall.deploy.journal import Account
+from mxinstall.deploy.names import document_secret
 from mxinstall.expiries import Expiry, every_expiry, expiry_lines
 from mxinstall.kubeconfig import Access
+from mxinstall.status import Status, read_status, status_text
 
-from sitebundle.errors import SiteInvalid
 from sitebundle.signature import generate_key
 
 NOW = datetime.now(UTC)
@@ -34,6 +43,17 @@ STACK: dict[str, Any] = {
     "givenSecrets": [{"site": "backups.s3.secret", "namespaces": ["data"], "keys": ["accessKeyId"]}],
     "releases": [],
 }
+IMAGE = f"127.0.0.1:5000/mx/docker.io/library/postgres:17@sha256:{'a' * 64}"
+RUNNING = {
+    "kind": "Pod",
+    "metadata": {"namespace": "data", "name": "postgres-1"},
+    "spec": {"nodeName": "n1", "containers": [{"name": "postgres", "image": IMAGE}]},
+    "status": {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{"name": "postgres", "image": IMAGE, "imageID": IMAGE, "state": {"running": {}}}],
+    },
+}
 OPERATOR = [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "cnpg-controller-manager", "uid": "1"}]
 
 
@@ -43,8 +63,21 @@ class Canned:
     def __init__(self, access: Access, *objects: dict[str, Any]) -> None:
         self.access, self.server, self._objects = access, access.server, objects
 
-    def list(self, api_version: str, kind: str, namespace: str) -> list[dict[str, Any]]:
-        return [one for one in self._objects if (one["kind"], one["metadata"]["namespace"]) == (kind, namespace)]
+    def list(
+        self, api_version: str, kind: str, namespace: str | None = None, labels: str | None = None
+    ) -> list[dict[str, Any]]:
+        return [
+            one
+            for one in self._objects
+            if (one["kind"], one["metadata"]["namespace"]) == (kind, namespace)
+            and (labels is None or labels.split("=") in [list(pair) for pair in one["metadata"]["labels"].items()])
+        ]
+
+    def get(self, *_: object) -> None:
+        return None
+
+    def version(self) -> str:
+        return "v1.36.3"
 
 
 def secret(place: str, owners: list[dict[str, str]] | None = None, **texts: str) -> dict[str, Any]:
@@ -52,7 +85,7 @@ def secret(place: str, owners: list[dict[str, str]] | None = None, **texts: str)
     data = {key.replace("_", "."): base64.b64encode(text.encode()).decode() for key, text in texts.items()}
     return {
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners or []},
+        "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners or [], "labels": {}},
         "data": data,
     }
 
@@ -62,7 +95,7 @@ def leaf(ca: KeyPair, days: float = CERTIFICATE_DAYS) -> str:
     return issue(ca, "db", ("db",), ("server",), NOW - timedelta(days=CERTIFICATE_DAYS - days)).certificate
 
 
-def account(**registry: str) -> Account:
+def account(issuer: str = "generated", **registry: str) -> Account:
     place = {"push": "127.0.0.1:5000", "pull": "127.0.0.1:5000", **registry}
     spec = {
         "profile": "demo",
@@ -70,6 +103,7 @@ def account(**registry: str) -> Account:
         "hosts": {"matrix": "matrix.example.site"},
         "registry": place,
         "storage": {"default": "bulk", "database": "bulk", "objects": "bulk"},
+        "tls": {"issuer": issuer},
         "edge": {"address": "192.0.2.1"},
         "backups": {"s3": {"endpoint": "http://127.0.0.1:9", "bucket": "backups", "secret": "s3"}},
     }
@@ -85,7 +119,19 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def found(*objects: dict[str, Any], access: Access | None = None, **registry: str) -> dict[str, Expiry]:
     cluster = Canned(access or Access("http://127.0.0.1:9"), *objects)
-    return {entry.name: entry for entry in every_expiry(cast(Cluster, cluster), account(**registry))}
+    return {entry.name: entry for entry in every_expiry(cast(Cluster, cluster), account(**registry)).found}
+
+
+def installed(*objects: dict[str, Any], **registry: str) -> Cluster:
+    """A cluster where all is well with what was installed, a registry of somebody else's with it."""
+    known = account(**{"mode": "external", **registry})
+    known.state, known.images = "committed", {"docker.io/library/postgres:17": [IMAGE.partition("@")[2]]}
+    journal = document_secret("generation-1", "journal", "journal.json", known.as_json())
+    return cast(Cluster, Canned(Access("http://127.0.0.1:9"), journal, RUNNING, *objects))
+
+
+def seen(*objects: dict[str, Any], **registry: str) -> Status:
+    return read_status(installed(*objects, **registry))
 
 
 def test_secrets_of_any_origin_are_told_with_who_renews_them() -> None:
@@ -146,8 +192,31 @@ def test_what_ends_outside_of_secrets_is_told_too(store: Path, tmp_path: Path) -
         "key": ("key", "ok"),
     }
     assert entries["the kubeconfig's CA"].places == ("the kubeconfig's CA", "ConfigMap data/kube-root-ca.crt ca.crt")
-    with pytest.raises(SiteInvalid, match=r"spec\.registry\.ca cannot be read"):
-        found(ca=str(tmp_path / "nowhere.pem"))
+
+
+def test_a_file_that_this_host_does_not_have_is_a_note_and_the_rest_is_told(store: Path, tmp_path: Path) -> None:
+    text = leaf(OURS)
+    tls = secret("data/db-tls", tls_crt=text)
+    status = seen(tls, ca=str(tmp_path / "nowhere.pem"))
+    assert (status.healthy, status.away) == (True, ())
+    assert [entry.name for entry in status.certificates] == ["data/db-tls"]
+    (note,) = status.as_json()["notes"]
+    assert f"{tmp_path}/nowhere.pem" in note
+    assert "No such file" in note
+    assert f"note: {note}" in status_text(status)
+    told = listed(installed(tls, ca=str(tmp_path / "nowhere.pem")))
+    assert ([entry.name for entry in told.found], told.notes) == (["data/db-tls"], (note,))
+
+
+@pytest.mark.parametrize("content", [b"not a line of a trust store\n", b"\xff"])
+def test_a_trust_store_or_a_ca_that_cannot_be_read_makes_no_system_unhealthy(
+    content: bytes, store: Path, tmp_path: Path
+) -> None:
+    store.write_bytes(content)
+    (tmp_path / "registry.pem").write_bytes(content)
+    status = seen(ca=str(tmp_path / "registry.pem"))
+    assert (status.healthy, status.away) == (True, ())
+    assert [str(tmp_path / "registry.pem") in status.notes[0], str(store) in status.notes[1]] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -170,3 +239,75 @@ def test_a_person_is_warned_in_time_and_not_for_what_goes_by_itself(
     (line,) = expiry_lines([entry])
     assert line.startswith({"ok": " ", "soon": "SOON", "ended": "ENDED"}[level])
     assert entry.renewed_by in line
+
+
+def test_a_site_that_asked_for_what_is_not_built_is_looked_at_like_any_other() -> None:
+    status = seen(secret("data/db-tls", tls_crt=leaf(OURS)), issuer="intermediate")
+    assert (status.healthy, status.away) == (True, ())
+    assert [entry.name for entry in status.certificates] == ["data/db-tls"]
+
+
+def test_status_tells_all_the_rest_of_a_site_that_it_cannot_read() -> None:
+    status = seen(secret("data/db-tls", tls_crt=leaf(OURS)), push="nowhere")
+    assert not status.healthy
+    assert all("mx-system/generation-1: spec.registry.push: " in text for text in status.away)
+    assert ([pod.name for pod in status.pods], status.audit and status.audit.passed) == (["postgres-1"], True)
+    assert [entry.name for entry in status.certificates] == ["data/db-tls"]
+
+
+def test_a_certificate_or_the_sites_ca_that_has_ended_makes_the_system_ill_and_another_ca_does_not() -> None:
+    older = new_authority("site", NOW - timedelta(days=AUTHORITY_DAYS + 2))
+    site_ca = secret("mx-system/site-authority", ca_crt=older.certificate, ca_key=older.key)
+    status = seen(site_ca)
+    assert (status.healthy, status.away, status.as_json()["ended"]) == (False, (), ["mx-system/site-authority"])
+    line = next(
+        line for line in status_text(status).splitlines() if line.startswith("ENDED: mx-system/site-authority on ")
+    )
+    assert "mxinstall does not renew the site's CA yet; ask your builder for one that does" in line
+    status = seen(secret("data/db-tls", tls_crt=leaf(OURS, -1)))
+    assert (status.healthy, status.as_json()["ended"]) == (False, ["data/db-tls"])
+    # A copy that somebody kept of a CA of before is told, and nothing depends on it.
+    status = seen(secret("data/by-hand", ca_crt=older.certificate))
+    assert (status.healthy, status.as_json()["ended"]) == (True, [])
+    assert [entry.level() for entry in status.certificates] == ["ended"]
+
+
+@contextlib.contextmanager
+def showing(pair: KeyPair, folder: Path) -> Iterator[int]:
+    """A server that shows a certificate to whoever comes; its port."""
+    (folder / "pair.pem").write_text(pair.certificate + pair.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "pair.pem")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(server.accept()[0], server_side=True):
+                pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def test_a_server_whose_name_nobody_resolves_holds_nobody_up_and_the_others_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, resolve = threading.Event(), socket.getaddrinfo
+
+    def hanging(host: str, *more: Any, **named: Any) -> Any:
+        if host == "api.example.site":
+            released.wait(20)
+        return resolve(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    monkeypatch.setattr(expiries, "_SHOWN_SECONDS", 1.5)
+    pair = issue(OURS, "registry", ("registry",), ("server",))
+    began = time.monotonic()
+    try:
+        with showing(pair, tmp_path) as port:
+            entries = found(access=Access("https://api.example.site:6443"), push=f"127.0.0.1:{port}", scheme="https")
+        assert time.monotonic() - began < 10
+    finally:
+        released.set()
+    assert {name: entry.ends for name, entry in entries.items()} == {
+        f"shown by 127.0.0.1:{port}": expiry(pair.certificate)
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ def looked_at(covers: tuple[str, ...] = ("README.md",)) -> Case:
 def test_every_case_covers_something_that_exists() -> None:
     assert len(CASES) >= 17
     assert all(rows.code_of(case.covers) for case in CASES.values())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("live/")])
+def test_a_module_that_runs_on_the_site_covers_the_files_beside_it_and_the_installer_that_it_runs(name: str) -> None:
+    covers = CASES[name].covers
+    module = rows.ROOT / covers[0]
+    text = module.read_text()
+    beside = re.findall(r'Path\(__file__\)(?:\.with_name\(|\.parent / )"([^"]+)"', text)
+    needed = [str((module.parent / other).relative_to(rows.ROOT)) for other in beside]
+    if '"mxinstall"' in text:
+        needed += ["installer/mxinstall/deploy", "installer/mxinstall/plan.py", "sitebundle/rendering.py"]
+    for path in needed:
+        assert any(path == cover or path.startswith(f"{cover}/") for cover in covers), path
 
 
 def test_a_case_that_covers_nothing_is_refused() -> None:

@@ -9,11 +9,12 @@ import pytest
 from mxinstall.cluster import Cluster
 from mxinstall.deploy.journal import Account, Entry
 from mxinstall.deploy.names import document_secret
-from mxinstall.opening import check_kept, check_same_server, installed_site
-from mxinstall.site import Site
+from mxinstall.opening import _kept, check_kept, check_same_server, installed_site
+from mxinstall.site import Site, known_site
 from seedable import site_at
 
 from sitebundle.errors import SiteInvalid
+from sitebundle.events import silent
 
 
 class Journals:
@@ -75,3 +76,21 @@ def test_a_kept_file_that_is_older_than_an_install_with_another_one_is_refused(t
     # Somebody edited it after that install.
     known.entries = [Entry("seed", began - 60)]
     check_kept(kept, cast(Cluster, Journals(known)))
+
+
+def test_what_an_earlier_install_let_through_can_be_looked_at_and_is_not_installed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = called("example.site").as_mapping()
+    asked["spec"]["tls"] = {"issuer": "provided"}
+    installed = seen(account(1, asked))
+    assert installed is not None
+    assert installed.spec.tls.issuer == "provided"
+    # Another site.yaml may take its place.
+    check_same_server(called("example.site"), installed, Path("site.yaml"))
+    # On a new install host it is kept, and then refused there, with the line to change.
+    kept = tmp_path / "state/site-1/site.yaml"
+    with pytest.raises(SiteInvalid, match=r"site\.yaml: line \d+.*spec\.tls\.issuer: only `generated`.*not built yet"):
+        _kept(installed, ["taken"], kept, silent)
+    monkeypatch.setenv("MXINSTALL_STATE", str(tmp_path / "state"))
+    assert known_site(None) == installed
