@@ -21,7 +21,7 @@ from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, depl
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.deploy.rollout import Choreography, Rollout, refuse
-from mxinstall.deploy.superseded import remove_superseded
+from mxinstall.deploy.superseded import remove_all, remove_superseded
 from mxinstall.helm_release import HelmReleases, recover, still_ours
 from sitebundle.errors import ClusterRefused, ReleaseFailed, ReleaseNotReady
 from sitebundle.events import Note, Sink, Step
@@ -137,7 +137,7 @@ def remove_release(
     for entry in deleted:
         cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
     _await_gone(cluster, deleted)
-    remove_superseded(cluster, record.release, record.namespace)
+    remove_all(cluster, record.release, record.namespace)
     forget_record(cluster, record.release)
 
 
