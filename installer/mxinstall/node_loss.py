@@ -123,7 +123,12 @@ def look(cluster: Cluster, name: str) -> Loss:
 def release_held(
     operator: Cluster, name: str, sink: Sink, *, replace_storage: Sequence[str] = (), take_over: bool = False
 ) -> Loss:
-    """`release` while the site is held, so that no installation works on the same pods. Raises AnotherInstaller too."""
+    """`release` while the site is held, so that no installation works on the same pods. Raises AnotherInstaller too.
+
+    What can be refused is refused before the site is held: holding it writes what a first install brings, among it
+    an account that may do everything.
+    """
+    look(operator, name).chosen(replace_storage)
     with work_dir() as work, hold(operator, work, sink, take_over=take_over) as held:
         return release(held.cluster, name, sink, replace_storage=replace_storage)
 

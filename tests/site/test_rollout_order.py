@@ -22,6 +22,7 @@ from mxinstall.deploy import rollout
 from mxinstall.deploy.inventory import read_inventory
 from mxinstall.deploy.journal import read_account
 from mxinstall.deploy.rollout import HELD, STOPPED
+from mxinstall.deploy.superseded import mounted
 from waves_chart import NAMESPACE, RELEASE, deploy_parts, plan_of_parts, remove_parts
 
 from sitebundle.errors import NodeLost, ProcessesDoNotStop, ReleaseFailed, ReleaseNotReady, ReleaseTooLarge
@@ -88,6 +89,10 @@ def marks(operator: Cluster) -> list[str]:
     return [one["metadata"]["name"] for one in found if {HELD, STOPPED} & set(one["metadata"].get("annotations") or {})]
 
 
+def configurations(operator: Cluster) -> set[str]:
+    return {entry["metadata"]["name"] for entry in operator.list("v1", "ConfigMap", NAMESPACE)}
+
+
 def eventually(true: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
@@ -151,6 +156,36 @@ def test_a_wave_that_does_not_come_up_leaves_the_later_ones_as_they_were_and_the
     deploy_parts(operator, tmp_path, text="b")
     assert set(pods(operator).values()) == {"b"}
     assert marks(operator) == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_pod_that_starts_anew_while_it_is_held_back_finds_a_configuration_that_the_new_chart_dropped(
+    operator: Cluster, claims: Claims, tmp_path: Path
+) -> None:
+    """No chart has to ask for it: the one of before did not."""
+    deploy_parts(operator, tmp_path, configuration="one")
+    claims.starts = lambda pod: (
+        pod["metadata"]["annotations"]["text"] == "a" or pod["metadata"]["labels"]["part"] == "main"
+    )
+    running, failures = in_background(lambda: deploy_parts(operator, tmp_path, text="b", configuration="two"))
+    eventually(lambda: "b" in (pods(operator).get("parts-writer-0"), pods(operator).get("parts-writer-1")))
+    before = operator.get("v1", "Pod", "parts-reader-0", NAMESPACE)
+    assert before is not None
+    operator.delete("v1", "Pod", "parts-reader-0", NAMESPACE)
+
+    def anew() -> Object | None:
+        found = operator.get("v1", "Pod", "parts-reader-0", NAMESPACE)
+        return found if found and found["metadata"]["uid"] != before["metadata"]["uid"] else None
+
+    eventually(lambda: anew() is not None)
+    assert mounted([anew() or {}]) == {"one"}
+    assert {"one", "two"} <= configurations(operator)
+    claims.starts = lambda pod: True
+    running.join(timeout=60)
+    assert failures == []
+    eventually(lambda: set(pods(operator).values()) == {"b"})
+    assert configurations(operator) & {"one", "two"} == {"two"}
+    assert plan_of_parts(operator, tmp_path, text="b", configuration="two").nothing_to_do
 
 
 @pytest.mark.usefixtures("installed")

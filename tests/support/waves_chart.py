@@ -37,6 +37,7 @@ _VALUES = """image: ""
 text: a
 together: one
 check: check
+configuration: ""
 autoscaled: []
 sets: {main: {wave: 0, replicas: 1}, writer: {wave: 1, replicas: 2}, reader: {wave: 2, replicas: 2}}
 """
@@ -68,6 +69,16 @@ spec:
         - {name: c, image: {{ $.Values.image | quote }}}
       volumes:
         - {name: tls, secret: {secretName: parts-tls}}
+        {{- with $.Values.configuration }}
+        - {name: configuration, configMap: {name: {{ . }}}}
+        {{- end }}
+{{- end }}
+{{- with .Values.configuration }}
+---
+# As charts had it before theirs were named after their content: helm deletes it when it is rendered no more.
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ . }}}
 {{- end }}
 ---
 apiVersion: apps/v1

@@ -18,7 +18,7 @@ from typing import Any
 
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.authority import expiry, names
-from mxinstall.deploy.ready import workload_obstacle
+from mxinstall.deploy.ready import live_bound_seconds, workload_obstacle
 from mxinstall.deploy.rollout import in_waves
 from mxinstall.deploy.secrets import fresh_values, known_authority
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, ReleaseNotReady
@@ -32,6 +32,7 @@ RENEWED = "mxbundle.io/renewed"
 
 _KINDS = ("StatefulSet", "Deployment", "DaemonSet")
 _WAIT_SECONDS = 900.0
+"""For the first pod of each workload of a wave; `live_bound_seconds` adds what the others need."""
 _POLL_SECONDS = 1.5
 
 
@@ -178,7 +179,9 @@ def secrets_of(pod_spec: Mapping[str, Any]) -> set[str]:
 
 def _await(cluster: Cluster, wave: Iterable[Object], stop: Event) -> None:
     began = time.monotonic()
-    waiting = list(wave)
+    listed = list(wave)
+    waiting = listed
+    bound = live_bound_seconds(cluster, _WAIT_SECONDS, listed)
     said = ""
     while waiting:
         try:
@@ -187,9 +190,12 @@ def _await(cluster: Cluster, wave: Iterable[Object], stop: Event) -> None:
             obstacles = [(live, fault.message) for live in waiting]
         waiting = [live for live, obstacle in obstacles if obstacle]
         said = next((obstacle for _, obstacle in obstacles if obstacle), "")
-        if waiting and (stop.is_set() or time.monotonic() - began > _WAIT_SECONDS):
+        waited = time.monotonic() - began
+        if waiting and waited > bound:
+            bound = live_bound_seconds(cluster, _WAIT_SECONDS, listed, bound)
+        if waiting and (stop.is_set() or waited > bound):
             names = ", ".join(sorted({live["metadata"]["name"] for live in waiting}))
-            raise ReleaseNotReady(release=names, seconds=round(time.monotonic() - began), detail=said)
+            raise ReleaseNotReady(release=names, seconds=round(waited), detail=said)
         if waiting:
             stop.wait(_POLL_SECONDS)
 

@@ -59,7 +59,7 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool,
     when `stop` is set.
     """
     release = expected.release
-    bound = bound_seconds(release.timeout_seconds, expected.objects)
+    bound = live_bound_seconds(cluster, release.timeout_seconds, expected.objects)
     began = time.monotonic()
     needed, held = (2 if fresh else 1), 0
     said, said_at = "", began
@@ -70,6 +70,8 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool,
             return
         waited = time.monotonic() - began
         stopped = stop is not None and stop.is_set()
+        if waited > bound:
+            bound = live_bound_seconds(cluster, release.timeout_seconds, expected.objects, bound)
         if stopped or waited > bound:
             pods = _passing(lambda: troubled_pods(cluster, expected))
             detail = "; ".join([*obstacles, *pods]) or "it was ready only for a moment"
@@ -159,6 +161,22 @@ def bound_seconds(base_seconds: float, workloads: Iterable[Object]) -> float:
         if obj["kind"] in _WORKLOADS.values() and "template" in (obj.get("spec") or {})
     ]
     return base_seconds + max(further, default=0.0)
+
+
+def live_bound_seconds(
+    cluster: Cluster, base_seconds: float, workloads: Iterable[Object], so_far_seconds: float = 0.0
+) -> float:
+    """`bound_seconds` with as many pods as there are now, and never less than `so_far_seconds`.
+
+    What was rendered does not say how many an autoscaler set, a record says nothing of the kind, and while a rollout
+    goes on the autoscaler may add more: ask again before a wait is given up.
+    """
+    listed = [obj for obj in workloads if obj["kind"] in _WORKLOADS.values()]
+    try:
+        live = [_live(cluster, obj) or obj for obj in listed]
+    except (ClusterUnreachable, ClusterRefused):
+        live = listed
+    return max(so_far_seconds, bound_seconds(base_seconds, live))
 
 
 def workload_obstacle(workload: Object, quorum: str) -> str:
@@ -267,6 +285,10 @@ def field_of(obj: Object, path: str) -> Any:
 
 def _json(body: bytes) -> Any:
     return json.loads(body)
+
+
+def _live(cluster: Cluster, obj: Object) -> Object | None:
+    return cluster.get(obj["apiVersion"], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
 
 
 def _passing(look: Callable[[], list[str]]) -> list[str]:

@@ -21,7 +21,7 @@ from mxinstall.deploy.inventory import UNFINISHED, Deployed, ReleaseRecord, depl
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.ready import Expected, wait_ready
 from mxinstall.deploy.rollout import Choreography, Rollout, refuse
-from mxinstall.deploy.superseded import remove_superseded
+from mxinstall.deploy.superseded import keep_dropped, remove_all, remove_superseded
 from mxinstall.helm_release import HelmReleases, recover, still_ours
 from sitebundle.errors import ClusterRefused, ReleaseFailed, ReleaseNotReady
 from sitebundle.events import Note, Sink, Step
@@ -137,7 +137,7 @@ def remove_release(
     for entry in deleted:
         cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
     _await_gone(cluster, deleted)
-    remove_superseded(cluster, record.release, record.namespace)
+    remove_all(cluster, record.release, record.namespace)
     forget_record(cluster, record.release)
 
 
@@ -193,7 +193,7 @@ def _deploy(deployment: Deployment, planned: PlannedRelease, rendered: Mapping[s
     with deployment.journal.step(f"release/{planned.name}") as entry, _way_back(planned.release, known):
         write_record(deployment.cluster, _begun(deployment, planned, known))
         with _in_order(deployment, planned, expected, known):
-            uids = _by_helm(deployment, planned) if planned.chart else _by_apply(deployment, planned, known)
+            uids = _by_helm(deployment, planned, known) if planned.chart else _by_apply(deployment, planned, known)
             write_record(deployment.cluster, _record(deployment, planned, planned.rendered_hash, uids))
         wait_ready(deployment.cluster, expected, deployment.sink, fresh=True, stop=deployment.helm.stop)
         remove_superseded(deployment.cluster, planned.name, planned.release.namespace, planned.objects)
@@ -232,13 +232,14 @@ def after_failure(rollback: str) -> str:
     return " (nothing was rolled back)"
 
 
-def _by_helm(deployment: Deployment, planned: PlannedRelease) -> tuple[Deployed, ...]:
+def _by_helm(deployment: Deployment, planned: PlannedRelease, known: ReleaseRecord | None) -> tuple[Deployed, ...]:
     release, cluster = planned.release, deployment.cluster
     assert planned.chart is not None
     chart = planned.chart
     for revision in recover(cluster, release.name, release.namespace):
         text = f"{release.name}: an earlier run was ended in revision {revision.number} ({revision.status}); going on"
         deployment.sink(Note("info", text))
+    keep_dropped(cluster, release.name, release.namespace, known.objects if known else (), planned.objects)
     _fenced(
         cluster,
         lambda: deployment.helm.upgrade(

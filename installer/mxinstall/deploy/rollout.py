@@ -18,7 +18,7 @@ from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.nodes import lost_nodes
-from mxinstall.deploy.ready import Expected, bound_seconds, troubled_pods, workload_obstacle
+from mxinstall.deploy.ready import Expected, live_bound_seconds, troubled_pods, workload_obstacle
 from sitebundle.errors import (
     ClusterRefused,
     ClusterUnreachable,
@@ -234,11 +234,11 @@ class Choreography:
     def _await_wave(self, wave: int, objects: Sequence[Object], later: Iterable[int]) -> None:
         release = self.expected.release
         began = time.monotonic()
-        # With as many pods as there are: an autoscaler may have set other numbers than what was rendered.
-        running = [live for obj in objects if (live := _live(self.cluster, obj))]
-        bound = bound_seconds(release.timeout_seconds, running)
+        bound = live_bound_seconds(self.cluster, release.timeout_seconds, objects)
         while obstacles := _passing(lambda: self._obstacles(objects)):
             waited = time.monotonic() - began
+            if waited > bound:
+                bound = live_bound_seconds(self.cluster, release.timeout_seconds, objects, bound)
             if self.stop.is_set() or waited > bound:
                 pods = _passing(lambda: troubled_pods(self.cluster, self.expected))
                 awaited = _passing(lambda: self._awaited(objects))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from mxinstall.cluster import Cluster
+from mxinstall.deploy.inventory import ReleaseRecord
+from mxinstall.deploy.releases import remove_release
 from mxinstall.deploy.superseded import mounted, remove_superseded
+from mxinstall.helm_release import HelmReleases
 
 
 def config_map(name: str) -> dict[str, Any]:
@@ -30,7 +33,7 @@ class Held:
         return self.lists[kind]
 
     def delete(self, _: str, kind: str, name: str, namespace: str) -> bool:
-        assert (kind, namespace) == ("ConfigMap", "matrix")
+        assert (kind, namespace) in (("ConfigMap", "matrix"), ("Secret", "mx-system"))
         self.gone.append(name)
         return True
 
@@ -43,6 +46,13 @@ def test_what_a_pod_of_before_still_mounts_stays_and_so_does_what_is_wanted() ->
     assert remove_superseded(cast(Cluster, held), "synapse", "matrix", wanted) == ["config-1"]
     assert held.gone == ["config-1"]
     assert held.asked[0] == "mxbundle.io/named-by-content=true,app.kubernetes.io/instance=synapse"
+
+
+def test_a_release_that_goes_leaves_nothing_of_what_a_pod_that_still_ends_mounts() -> None:
+    held = Held(["config-1", "config-2"], [pod({"name": "c", "configMap": {"name": "config-1"}})])
+    record = ReleaseRecord("synapse", "matrix", "manifest", 1, "sha256:x", (), ())
+    remove_release(cast(Cluster, held), cast(HelmReleases, None), record, 60)
+    assert held.gone == ["config-1", "config-2", "inventory-synapse"]
 
 
 def test_every_way_of_mounting_counts() -> None:
