@@ -26,7 +26,7 @@ SERVERS = {
     "matrix-data/postgres-pooler-tls": 2,
     "matrix-data/valkey-tls": 3 + 3 + 2,
     "cnpg-system/barman-cloud-server-tls": 1,
-    "cnpg-system/cnpg-webhook-cert": 1,
+    "cnpg-system/cnpg-webhook-cert": 2,
 }
 """Secret → how many servers show it: Valkey's servers, sentinels, and the master behind each proxy."""
 MXINSTALL = str(Path(sys.executable).parent / "mxinstall")

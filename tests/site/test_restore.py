@@ -175,7 +175,9 @@ def forget_the_restore(site: Site) -> bool:
     kept = site_file.with_suffix(KEPT)
     if not kept.exists():
         return False
-    kept.replace(site_file)
+    # Written anew, not moved: mxinstall refuses a kept file that is older than the install from another one.
+    site_file.write_text(kept.read_text())
+    kept.unlink()
     return True
 
 
