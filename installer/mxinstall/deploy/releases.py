@@ -130,15 +130,25 @@ def remove_release(
 
     Raises ReleaseFailed.
     """
+    deleted = [entry for entry in reversed(record.objects) if entry.kind not in (*_NEVER_PRUNED, *keep)]
     if record.is_chart:
         recover(cluster, record.release, record.namespace)
+        # Helm would delete them in the foreground, and an operator that does not know that makes a Pooler's pods again
+        # as long as the Pooler is there, which is as long as it has pods.
+        for entry in filter(_is_custom, deleted):
+            cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
         _fenced(cluster, lambda: helm.uninstall(record.release, record.namespace, timeout_seconds))
-    deleted = [entry for entry in reversed(record.objects) if entry.kind not in (*_NEVER_PRUNED, *keep)]
     for entry in deleted:
         cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
     _await_gone(cluster, deleted)
     remove_all(cluster, record.release, record.namespace)
     forget_record(cluster, record.release)
+
+
+def _is_custom(entry: Deployed) -> bool:
+    """Whether it is a custom resource, whose parts an operator makes."""
+    group = entry.api_version.rpartition("/")[0]
+    return "." in group and not group.endswith(".k8s.io")
 
 
 def _await_gone(cluster: Cluster, entries: Sequence[Deployed]) -> None:
