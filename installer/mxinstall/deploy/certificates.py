@@ -18,7 +18,7 @@ from typing import Any
 
 from mxinstall.cluster import Cluster, Object
 from mxinstall.deploy.authority import expiry, names
-from mxinstall.deploy.ready import live_bound_seconds, workload_obstacle
+from mxinstall.deploy.ready import Patience, workload_obstacle
 from mxinstall.deploy.rollout import in_waves
 from mxinstall.deploy.secrets import fresh_values, known_authority
 from sitebundle.errors import ClusterRefused, ClusterUnreachable, ReleaseNotReady
@@ -32,7 +32,7 @@ RENEWED = "mxbundle.io/renewed"
 
 _KINDS = ("StatefulSet", "Deployment", "DaemonSet")
 _WAIT_SECONDS = 900.0
-"""For the first pod of each workload of a wave; `live_bound_seconds` adds what the others need."""
+"""For the first pod of each workload of a wave; `Patience` adds what the others need."""
 _POLL_SECONDS = 1.5
 
 
@@ -178,10 +178,8 @@ def secrets_of(pod_spec: Mapping[str, Any]) -> set[str]:
 
 
 def _await(cluster: Cluster, wave: Iterable[Object], stop: Event) -> None:
-    began = time.monotonic()
-    listed = list(wave)
-    waiting = listed
-    bound = live_bound_seconds(cluster, _WAIT_SECONDS, listed)
+    waiting = list(wave)
+    patience = Patience(cluster, _WAIT_SECONDS, waiting)
     said = ""
     while waiting:
         try:
@@ -190,12 +188,9 @@ def _await(cluster: Cluster, wave: Iterable[Object], stop: Event) -> None:
             obstacles = [(live, fault.message) for live in waiting]
         waiting = [live for live, obstacle in obstacles if obstacle]
         said = next((obstacle for _, obstacle in obstacles if obstacle), "")
-        waited = time.monotonic() - began
-        if waiting and waited > bound:
-            bound = live_bound_seconds(cluster, _WAIT_SECONDS, listed, bound)
-        if waiting and (stop.is_set() or waited > bound):
+        if waiting and (stop.is_set() or patience.ended()):
             names = ", ".join(sorted({live["metadata"]["name"] for live in waiting}))
-            raise ReleaseNotReady(release=names, seconds=round(waited), detail=said)
+            raise ReleaseNotReady(release=names, seconds=round(patience.waited_seconds()), detail=said)
         if waiting:
             stop.wait(_POLL_SECONDS)
 

@@ -59,20 +59,17 @@ def wait_ready(cluster: Cluster, expected: Expected, sink: Sink, *, fresh: bool,
     when `stop` is set.
     """
     release = expected.release
-    bound = live_bound_seconds(cluster, release.timeout_seconds, expected.objects)
-    began = time.monotonic()
+    patience = Patience(cluster, release.timeout_seconds, expected.objects)
     needed, held = (2 if fresh else 1), 0
-    said, said_at = "", began
+    said, said_at = "", time.monotonic()
     while True:
         obstacles = _passing(lambda: unmet(cluster, expected))
         held = 0 if obstacles else held + 1
         if held >= needed:
             return
-        waited = time.monotonic() - began
+        waited = patience.waited_seconds()
         stopped = stop is not None and stop.is_set()
-        if waited > bound:
-            bound = live_bound_seconds(cluster, release.timeout_seconds, expected.objects, bound)
-        if stopped or waited > bound:
+        if stopped or patience.ended():
             pods = _passing(lambda: troubled_pods(cluster, expected))
             detail = "; ".join([*obstacles, *pods]) or "it was ready only for a moment"
             raise ReleaseNotReady(release=release.name, seconds=round(waited), detail=detail)
@@ -177,6 +174,28 @@ def live_bound_seconds(
     except (ClusterUnreachable, ClusterRefused):
         live = listed
     return max(so_far_seconds, bound_seconds(base_seconds, live))
+
+
+class Patience:
+    """How long a rollout is waited for, from now on: `live_bound_seconds`, asked again before it is given up."""
+
+    def __init__(self, cluster: Cluster, base_seconds: float, workloads: Iterable[Object]) -> None:
+        self._cluster, self._base_seconds, self._workloads = cluster, base_seconds, list(workloads)
+        self._bound_seconds = live_bound_seconds(cluster, base_seconds, self._workloads)
+        self._began = time.monotonic()
+
+    def waited_seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._began
+
+    def ended(self) -> bool:
+        """Whether no more is to be waited, however many pods there are by now."""
+        if self.waited_seconds() <= self._bound_seconds:
+            return False
+        self._bound_seconds = live_bound_seconds(
+            self._cluster, self._base_seconds, self._workloads, self._bound_seconds
+        )
+        return self.waited_seconds() > self._bound_seconds
 
 
 def workload_obstacle(workload: Object, quorum: str) -> str:

@@ -18,7 +18,7 @@ from mxinstall.deploy.drift import is_hook
 from mxinstall.deploy.inventory import ReleaseRecord, deployed
 from mxinstall.deploy.journal import Journal
 from mxinstall.deploy.nodes import lost_nodes
-from mxinstall.deploy.ready import Expected, live_bound_seconds, troubled_pods, workload_obstacle
+from mxinstall.deploy.ready import Expected, Patience, troubled_pods, workload_obstacle
 from sitebundle.errors import (
     ClusterRefused,
     ClusterUnreachable,
@@ -233,13 +233,10 @@ class Choreography:
 
     def _await_wave(self, wave: int, objects: Sequence[Object], later: Iterable[int]) -> None:
         release = self.expected.release
-        began = time.monotonic()
-        bound = live_bound_seconds(self.cluster, release.timeout_seconds, objects)
+        patience = Patience(self.cluster, release.timeout_seconds, objects)
         while obstacles := _passing(lambda: self._obstacles(objects)):
-            waited = time.monotonic() - began
-            if waited > bound:
-                bound = live_bound_seconds(self.cluster, release.timeout_seconds, objects, bound)
-            if self.stop.is_set() or waited > bound:
+            if self.stop.is_set() or patience.ended():
+                waited = patience.waited_seconds()
                 pods = _passing(lambda: troubled_pods(self.cluster, self.expected))
                 awaited = _passing(lambda: self._awaited(objects))
                 held = f"held back until then: wave {', '.join(map(str, sorted(later)))}"
