@@ -61,7 +61,7 @@ def postgres_primary_deleted(trial: Trial) -> Row:
 )
 def postgres_primary_cut_off(trial: Trial) -> Row:
     node = trial.site.node(trial.primary()["spec"]["nodeName"])
-    _move_away(trial, node, ("main", "event-persister", "event-creator"))
+    move_away(trial, node, ("main", "event-persister", "event-creator"))
     primary = trial.primary()
     old = str(primary["metadata"]["name"])
     if primary["spec"]["nodeName"] != node.name:
@@ -405,11 +405,10 @@ def _until(condition: Callable[[], bool], seconds: float, what: str, row: Row | 
         time.sleep(1.0)
 
 
-def _move_away(trial: Trial, node: Node, kinds: tuple[str, ...]) -> None:
+def move_away(trial: Trial, node: Node, kinds: tuple[str, ...]) -> None:
     """Let other nodes have the workers of these kinds, and the operator: the case is about the database that stays.
 
-    An operator that is cut off with the primary is started elsewhere by Kubernetes after 300 s, and nobody promotes
-    anything before. The node is not cordoned: from a cordoned one the operator moves the primary away.
+    The node is not cordoned: from a cordoned one the operator moves the primary away.
     """
     workers = "app.kubernetes.io/name=synapse,app.kubernetes.io/component in (" + ",".join(kinds) + ")"
     chosen = (("matrix", workers), ("cnpg-system", ""))

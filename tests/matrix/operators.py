@@ -9,7 +9,7 @@ from mxinstall.proof.reach import is_ready
 from darksite import power
 from darksite.site import Node
 from sitebundle.errors import MxError
-from tests.matrix.failures import ALL, _move_away
+from tests.matrix.failures import ALL, move_away
 from tests.matrix.registry import Row, Wrong, case
 from tests.matrix.trial import Pod, Trial
 
@@ -33,7 +33,7 @@ the promotion. The node is back only after this: what took longer would have wai
 )
 def operator_and_primary_lost(trial: Trial) -> Row:
     node = trial.site.node(trial.primary()["spec"]["nodeName"])
-    _move_away(trial, node, ("main", "event-persister", "event-creator"))
+    move_away(trial, node, ("main", "event-persister", "event-creator"))
     _gather(trial, node)
     old = _current_primary(trial)
     if trial.primary()["spec"]["nodeName"] != node.name:
