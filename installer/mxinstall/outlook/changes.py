@@ -15,6 +15,7 @@ from mxinstall.outlook.differences import differences
 from mxinstall.outlook.model import FieldChange, ObjectChange, Restart
 from mxinstall.outlook.restarts import restart_of, stopped
 from sitebundle.errors import ClusterRefused
+from sitebundle.stack import Release
 
 _MANIFEST_MANAGER = "mxinstall"
 _AT_ONCE = 4
@@ -32,9 +33,11 @@ def of_release(cluster: Cluster, planned: PlannedRelease, record: ReleaseRecord 
     """Every object that is made, changed or taken away; an unchanged release has none. Reads only."""
     if planned.change == "unchanged":
         return []
-    manager = HELM_MANAGER if planned.chart is not None else _MANIFEST_MANAGER
+    manager, objects = _MANIFEST_MANAGER, planned.objects
+    if planned.chart is not None:
+        manager, objects = HELM_MANAGER, tuple(_as_helm(obj, planned.release) for obj in planned.objects)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="outlook") as pool:
-        found = list(pool.map(lambda obj: _of_object(cluster, obj, manager), planned.objects))
+        found = list(pool.map(lambda obj: _of_object(cluster, obj, manager), objects))
     kept = [deployed(obj).identity for obj in planned.objects]
     gone = [entry for entry in (record.objects if record else ()) if entry.identity not in kept]
     return [seen for seen in found if seen is not None] + _leaving(cluster, gone)
@@ -43,6 +46,15 @@ def of_release(cluster: Cluster, planned: PlannedRelease, record: ReleaseRecord 
 def of_removed(cluster: Cluster, record: ReleaseRecord) -> list[Seen]:
     """Every object of a release that the stack has no more."""
     return _leaving(cluster, record.objects)
+
+
+def _as_helm(obj: Object, release: Release) -> Object:
+    """With the marks that helm puts on what it applies: without them they would seem to go."""
+    metadata = obj["metadata"]
+    owner = {"meta.helm.sh/release-name": release.name, "meta.helm.sh/release-namespace": release.namespace}
+    labels = {**(metadata.get("labels") or {}), "app.kubernetes.io/managed-by": "Helm"}
+    annotations = {**(metadata.get("annotations") or {}), **owner}
+    return {**obj, "metadata": {**metadata, "labels": labels, "annotations": annotations}}
 
 
 def _of_object(cluster: Cluster, obj: Object, manager: str) -> Seen | None:
