@@ -24,6 +24,8 @@ from mxinstall.deploy.releases import Deployment, deploy_levels, ensure_namespac
 from mxinstall.deploy.secrets import ensure_secrets, spread
 from mxinstall.helm_release import HelmReleases
 from mxinstall.opening import Opening, open_site
+from mxinstall.outlook import Outlook, foretell
+from mxinstall.outlook.durations import keep_rates
 from mxinstall.plan import Plan, copies, make_plan, with_bytes_to_move
 from mxinstall.run_report import RunReport
 from mxinstall.tools import carried_tool
@@ -40,13 +42,13 @@ _REMOVE_SECONDS = 300
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for. `confirm` is shown the plan and says whether to go on.
+    """What the operator asked for. `confirm` is shown what would be done and says whether to go on.
 
     skip: preflight checks that are left out, with the operator's reasons; the journal keeps them.
     """
 
     bundle: Path
-    confirm: Callable[[Plan], bool]
+    confirm: Callable[[Outlook], bool]
     site_file: Path | None = None
     allowed_signers: Path | None = None
     kubeconfig: Path | None = None
@@ -67,11 +69,12 @@ def install(request: Request, sink: Sink, report: RunReport) -> None:
 
 def look_ahead(
     bundle: Path, site_file: Path | None, allowed_signers: Path | None, kubeconfig: Path | None, sink: Sink
-) -> Plan:
-    """The plan alone. Changes nothing at the site."""
+) -> tuple[Plan, Outlook]:
+    """The plan and what it would do, alone. Changes nothing at the site."""
     with open_site(bundle, site_file, allowed_signers, kubeconfig, sink) as opening:
         helm = carried_tool(opening.reader, "helm", opening.state / "bin")
-        return _plan(opening, opening.operator, helm, sink, RunReport(str(bundle)))
+        plan = _plan(opening, opening.operator, helm, sink, RunReport(str(bundle)))
+        return plan, _foretell(opening, opening.operator, plan)
 
 
 def _install(request: Request, sink: Sink, report: RunReport) -> None:
@@ -88,12 +91,15 @@ def _install(request: Request, sink: Sink, report: RunReport) -> None:
                 _push_probe(opening, sink)
                 _preflight(opening, held.cluster, request, sink, active=True)
             plan = _plan(opening, held.cluster, helm, sink, report)
-            if not request.confirm(plan):
+            outlook = _foretell(opening, held.cluster, plan)
+            report.facts["outlook"] = outlook.as_json()
+            if not request.confirm(outlook):
                 report.outcome = "declined"
                 return
             journal = _begin(opening, held, request)
             with journal.step("seed"):
                 _seed(opening, sink)
+            keep_rates(opening.state, report.stages)
             changed = _deploy(opening, held, journal, plan, helm, sink)
             with journal.step("audit"):
                 _audit(opening, held.cluster, sink, report, settle=changed)
@@ -165,6 +171,10 @@ def _plan(opening: Opening, cluster: Cluster, helm: Path, sink: Sink, report: Ru
         tally.detail = "nothing to do" if plan.nothing_to_do else f"{plan.bytes_to_move} bytes to move"
     report.facts["plan"] = plan.as_json()
     return plan
+
+
+def _foretell(opening: Opening, cluster: Cluster, plan: Plan) -> Outlook:
+    return foretell(cluster, plan, opening.reader.manifest, opening.site, read_inventory(cluster), opening.state)
 
 
 def _begin(opening: Opening, held: Hold, request: Request) -> Journal:

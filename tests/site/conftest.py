@@ -29,6 +29,7 @@ LONG = frozenset(
         "certificates_renewed",
         "network_policies",
         "node_loss",
+        "outlook",
         "plain_helm",
         "restore",
         "rollout_live",

@@ -32,15 +32,14 @@ def command(
     report_file: Path | None,
 ) -> None:
     """Verify, look, ask, seed, deploy, audit and prove. Stop it anywhere and run it again."""
-    from mxinstall.commands.plan import plan_text
     from mxinstall.install import Request, install
-    from mxinstall.plan import Plan
+    from mxinstall.outlook import Outlook, summary
     from mxinstall.run_report import RunReport
 
-    def confirm(plan: Plan) -> bool:
+    def confirm(outlook: Outlook) -> bool:
         if yes:
             return True
-        click.echo(plan_text(plan), err=True)
+        click.echo(summary(outlook), err=True)
         return click.confirm("Go on?", err=True)
 
     request = Request(

@@ -38,7 +38,8 @@ STACK_LABEL = "mxbundle.io/stack"
 
 _GONE_SECONDS = 30.0
 
-_NEVER_PRUNED = (CRD, "Namespace", "PersistentVolumeClaim")
+KEPT_KINDS = (CRD, "Namespace", "PersistentVolumeClaim")
+"""What stays at the site when a release lets go of it."""
 _FIRST = (
     *("Namespace", "PriorityClass", "StorageClass", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role"),
     *("RoleBinding", "Secret", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service"),
@@ -130,7 +131,7 @@ def remove_release(
 
     Raises ReleaseFailed.
     """
-    deleted = [entry for entry in reversed(record.objects) if entry.kind not in (*_NEVER_PRUNED, *keep)]
+    deleted = [entry for entry in reversed(record.objects) if entry.kind not in (*KEPT_KINDS, *keep)]
     if record.is_chart:
         recover(cluster, record.release, record.namespace)
         # Helm would delete them in the foreground, and an operator that does not know that makes a Pooler's pods again
@@ -271,7 +272,7 @@ def _by_apply(deployment: Deployment, planned: PlannedRelease, known: ReleaseRec
         applied.append(deployed(obj, live["metadata"]["uid"]))
     wanted = {entry.identity for entry in applied}
     for entry in known.objects if known else ():
-        if entry.identity not in wanted and entry.kind not in _NEVER_PRUNED:
+        if entry.identity not in wanted and entry.kind not in KEPT_KINDS:
             cluster.delete(entry.api_version, entry.kind, entry.name, entry.namespace or None)
     return tuple(applied)
 
