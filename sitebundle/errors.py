@@ -682,6 +682,14 @@ class CertificateUnknown(DeployError):
     hint = "`mxinstall certificates list` shows all of them."
 
 
+class AuthorityNotReplaced(DeployError):
+    """No old CA is forgotten: {detail}."""
+
+    id = "ca-not-replaced"
+    exit_code = 76
+    hint = "Finish it first: mxinstall certificates renew --ca. Nothing was changed."
+
+
 class NotInstalled(DeployError):
     """No finished installation is on record in this cluster."""
 

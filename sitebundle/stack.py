@@ -173,14 +173,14 @@ class SecretPlan(Value):
     taken: Literal["reload", "restart"] = "restart"
 
     def at(self, spec: Mapping[str, Any]) -> SecretPlan:
-        """The same plan with every name written out for a site; `spec` is site.yaml's."""
+        """The same plan with every name written out in `dns` for a site; `spec` is site.yaml's."""
         if self.certificate is None or not self.certificate.site:
             return self
         found = [look_up(spec, path) for path in self.certificate.site]
         # A server name may carry a port, a certificate's name may not.
         names = [str(name).partition(":")[0] for name in found if name is not ABSENT]
         dns = tuple(dict.fromkeys((*self.certificate.dns, *names)))
-        return self.model_copy(update={"certificate": self.certificate.model_copy(update={"dns": dns, "site": ()})})
+        return self.model_copy(update={"certificate": self.certificate.model_copy(update={"dns": dns})})
 
 
 class GivenSecret(Value):

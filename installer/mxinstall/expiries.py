@@ -21,10 +21,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mxinstall.cluster import Cluster, Object
+from mxinstall.deploy.authorities import AUTHORITY
 from mxinstall.deploy.authority import expiry
 from mxinstall.deploy.journal import Account
 from mxinstall.deploy.names import NAMESPACE
-from mxinstall.deploy.secrets import AUTHORITY, copies_of_given
+from mxinstall.deploy.secrets import copies_of_given
 from mxinstall.installed import site_of
 from mxinstall.kubeconfig import Access
 from mxinstall.site import Site
@@ -43,6 +44,13 @@ OVERDUE_DAYS = 5
 
 SITE_CA = f"{NAMESPACE}/{AUTHORITY}"
 """The `name` of the site's own CA. All of the system's certificates end with it, whatever they say themselves."""
+
+_SITE_CA_RENEWED = {
+    "ca.crt": "you, with `certificates renew --ca`; people's devices need the new one before this one ends",
+    "coming.crt": "nobody yet: it does not sign. `certificates renew --ca` was not finished; run it again",
+    "old.crt": "nobody: another one signs. When people's devices have that: `certificates forget-old-ca`",
+}
+"""Key of the Secret of the site's CAs → who renews it. The one that signs is called by the Secret's name alone."""
 
 _ADMINISTRATOR = "the administrator of the cluster"
 _SHOWN_SECONDS = 3.0
@@ -162,7 +170,9 @@ def in_cluster(cluster: Cluster, account: Account) -> list[Expiry]:
                     Expiry(place, expiry(texts[0]), "certificate", by, (place,), days or SOON_DAYS["certificate"])
                 )
                 texts = texts[1:]
-            authorities.add(texts, place if place == SITE_CA else f"{place} {key}", by, days)
+            if place == SITE_CA:
+                by = _SITE_CA_RENEWED.get(key, by)
+            authorities.add(texts, place if (place, key) == (SITE_CA, "ca.crt") else f"{place} {key}", by, days)
     for namespace in namespaces:
         for config in cluster.list("v1", "ConfigMap", namespace):
             for key, value in sorted((config.get("data") or {}).items()):
@@ -267,8 +277,6 @@ class _Renewers:
         place, name = f"{metadata['namespace']}/{metadata['name']}", metadata["name"]
         if holder["kind"] == "ConfigMap":
             return (_ADMINISTRATOR if name == "kube-root-ca.crt" else _owner(metadata) or "whoever wrote it"), None
-        if place == SITE_CA:
-            return "nobody: mxinstall does not renew the site's CA yet; ask your builder for one that does", None
         if place in self.ours:
             return f"mxinstall, with any install or `certificates renew {name}`", None
         if place in self.given:

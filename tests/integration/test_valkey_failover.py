@@ -442,6 +442,50 @@ def test_a_proxy_takes_no_server_and_no_sentinel_with_a_certificate_of_another_a
     odd.kill()
 
 
+def test_another_ca_reaches_one_pod_after_the_other_and_nobody_meets_a_certificate_that_he_does_not_trust(
+    roots: dict[str, Path], certificates: dict[str, str], tmp_path: Path
+) -> None:
+    """What `certificates renew --ca` and `forget-old-ca` do to these pods, from when all trust both CAs."""
+    old, new = certificates["ca.crt"], new_authority("site", dated=True)
+    (plan,) = (plan for plan in stack().secrets if plan.name == "valkey-tls")
+    assert plan.certificate is not None
+    pair = issue(new, plan.certificate.common_name, plan.certificate.dns, plan.certificate.usages)
+    renewed = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    both = new.certificate + old
+    tmp_path.chmod(0o755)
+    with rack(tmp_path / "rack") as built:
+        system = assembled(built, roots, {**certificates, "ca.crt": both})
+        system.start(*SERVERS, *SENTINELS, *PROXIES)
+        system.await_settled()
+        system.keep("through")
+        for held in (
+            {**renewed, "ca.crt": both},
+            {**renewed, "ca.crt": new.certificate},
+        ):
+            for name in (*SERVERS, *SENTINELS, *PROXIES):
+                pod = system.pods[name]
+                pod.sources = {**pod.sources, "valkey-tls": held}
+                pod.renew()
+                pod.start()
+                system.await_settled()
+                assert system.ask("GET", "kept") == "through"
+        distrust = ("certificate verify failed", "unknown ca", "SSL handshake failure")
+        said = {name: pod.log.read_text() for name, pod in system.pods.items() if pod.log.exists()}
+        assert {name: word for name, text in said.items() for word in distrust if word in text} == {}
+        # It is the new one's certificate that is shown: who knows the old CA alone does not take it.
+        only_old = file_with_one_ca(system, old)
+        asked = ["--tls", "--cacert", only_old, "-h", system.pods[PROXIES[0]].address, "PING"]
+        assert "certificate verify failed" in system.pods["client"].execute("valkey-cli", *asked).stdout
+
+
+def file_with_one_ca(system: System, text: str) -> str:
+    """A file in the client's pod that holds one CA; its path there."""
+    client = system.pods["client"]
+    (client.folder / "volumes/client/one-ca.crt").write_text(text)
+    (client.folder / "volumes/client/one-ca.crt").chmod(0o444)
+    return "/secrets/client/one-ca.crt"
+
+
 def test_without_tls_a_killed_master_is_replaced_too(
     roots: dict[str, Path], certificates: dict[str, str], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ INSTALLING = (
 WHOLE = (
     *INSTALLING,
     *(f"installer/mxinstall/{part}.py" for part in ("certificates", "cluster", "expiries", "installed")),
-    *(f"installer/mxinstall/{part}.py" for part in ("node_loss", "status")),
+    *(f"installer/mxinstall/{part}.py" for part in ("authority_change", "node_loss", "status")),
 )
 """That, and what tells about a system that is installed, and mends it."""
 OUTLOOK = ("installer/mxinstall/outlook", "tests/support/waves_chart.py")
@@ -71,7 +71,7 @@ _module(
     "certificates-live",
     "Every certificate is renewed at once, under load; the proof passes afterwards",
     (*CHARTS, *WHOLE),
-    420,
+    1100,
 )
 _module(
     "rollout-live",

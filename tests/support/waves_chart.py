@@ -152,6 +152,7 @@ def carried_parts(folder: Path, timeout_seconds: int = 60) -> Carried:
                     "type": "kubernetes.io/tls",
                     "certificate": {"commonName": "reloaded", "dns": ["reloaded"]},
                 },
+                {"name": "parts-ca", "namespaces": [NAMESPACE], "taken": "reload", "ca": True},
             ],
             "releases": [
                 {

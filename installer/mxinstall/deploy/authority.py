@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -28,11 +29,15 @@ class KeyPair:
     key: str
 
 
-def new_authority(site: str, now: datetime | None = None) -> KeyPair:
-    """A self-signed CA that may sign leaf certificates only."""
+def new_authority(site: str, now: datetime | None = None, *, dated: bool = False) -> KeyPair:
+    """A self-signed CA that may sign leaf certificates only.
+
+    `dated`: the day is in its name, so that people can tell it on their devices from the one that it follows.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{site} site CA"[:64])])
     start = (now or datetime.now(UTC)) - _CLOCK_SKEW
+    rest = f" site CA {start:%Y-%m-%d}" if dated else " site CA"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{site[: 64 - len(rest)]}{rest}")])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -85,6 +90,32 @@ def issue(
 def expiry(certificate: str) -> datetime:
     """When the first certificate of a PEM text ends. Raises ValueError."""
     return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
+
+
+def issued_by(certificate: str, authority: str) -> bool:
+    """Whether the first certificate of a PEM text was signed by the key of the first of another. Raises ValueError."""
+    issuer = x509.load_pem_x509_certificate(authority.encode())
+    try:
+        x509.load_pem_x509_certificate(certificate.encode()).verify_directly_issued_by(issuer)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True
+
+
+def subject(certificate: str) -> str:
+    """The common name of the first certificate of a PEM text, for people. Raises ValueError."""
+    named = x509.load_pem_x509_certificate(certificate.encode()).subject
+    return ", ".join(str(one.value) for one in named.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
+def thumbprint(certificate: str) -> str:
+    """SHA-256 of the first certificate of a PEM text as devices show it (`AB:CD:…`). Raises ValueError."""
+    return x509.load_pem_x509_certificate(certificate.encode()).fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def first_of(certificates: str) -> str:
+    """The first certificate of a PEM text, as PEM. Raises ValueError."""
+    return x509.load_pem_x509_certificate(certificates.encode()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def names(certificate: str) -> frozenset[str]:

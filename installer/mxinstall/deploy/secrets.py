@@ -15,13 +15,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mxinstall.cluster import Cluster, Object
-from mxinstall.deploy.authority import KeyPair, issue, new_authority
+from mxinstall.deploy.authorities import Authorities, ensure_authorities
+from mxinstall.deploy.authority import issue
 from mxinstall.deploy.names import NAMESPACE, labels
 from sitebundle.errors import ClusterRefused, SiteInvalid
 from sitebundle.stack import Generated, GivenSecret, SecretPlan
-
-AUTHORITY = "site-authority"
-"""The Secret in `mx-system` that holds the CA's key; it is in no other namespace."""
 
 
 def missing(cluster: Cluster, plans: Iterable[SecretPlan]) -> list[str]:
@@ -40,7 +38,7 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
 
     The namespaces exist already. Two namespaces of one plan get the same values, also when a run was ended between.
     """
-    authority = _authority(cluster, site)
+    authorities = ensure_authorities(cluster, site)
     made = []
     for plan in plans:
         existing = {ns: cluster.get("v1", "Secret", plan.name, ns) for ns in plan.namespaces}
@@ -48,7 +46,7 @@ def ensure_secrets(cluster: Cluster, plans: Iterable[SecretPlan], site: str) -> 
         for secret in existing.values():
             values = {**((secret or {}).get("data") or {}), **values}
         if set(_keys(plan)) - set(values):
-            fresh = fresh_values(plan, authority)
+            fresh = fresh_values(plan, authorities)
             # A certificate and its key belong together: never one old and one new.
             values = fresh if plan.certificate else {**fresh, **values}
         for namespace, secret in existing.items():
@@ -153,18 +151,27 @@ def _keys(plan: SecretPlan) -> tuple[str, ...]:
     return ("ca.crt",) if plan.ca else tuple(plan.data)
 
 
-def fresh_values(plan: SecretPlan, authority: KeyPair) -> dict[str, str]:
+def fresh_values(plan: SecretPlan, authorities: Authorities) -> dict[str, str]:
     """New values of every key of a Secret, in base64 as the API has them."""
     if plan.certificate:
         wanted = plan.certificate
-        pair = issue(authority, wanted.common_name, wanted.dns, wanted.usages)
-        shown = pair.certificate + (authority.certificate if wanted.chain else "")
-        texts = {"tls.crt": shown, "tls.key": pair.key, "ca.crt": authority.certificate}
-    elif plan.ca:
-        texts = {"ca.crt": authority.certificate}
-    else:
-        texts = {key: generated_value(value) for key, value in plan.data.items()}
-    return {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+        pair = issue(authorities.signer(plan), wanted.common_name, wanted.dns, wanted.usages)
+        return {**trusting(plan, authorities, pair.certificate), "tls.key": _encoded(pair.key)}
+    if plan.ca:
+        return trusting(plan, authorities)
+    return {key: _encoded(generated_value(value)) for key, value in plan.data.items()}
+
+
+def trusting(plan: SecretPlan, authorities: Authorities, leaf: str = "") -> dict[str, str]:
+    """The certificates that a Secret holds, in base64: those of the CAs, and `leaf` (PEM) where it has its own."""
+    texts = {"ca.crt": authorities.trusted}
+    if plan.certificate:
+        texts["tls.crt"] = leaf + (authorities.trusted if plan.certificate.chain else "")
+    return {key: _encoded(text) for key, text in texts.items()}
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _create(cluster: Cluster, plan: SecretPlan, namespace: str, values: dict[str, str]) -> bool:
@@ -187,31 +194,3 @@ def _kept(cluster: Cluster, secret: Object) -> bool:
             raise
         return False
     return True
-
-
-def known_authority(cluster: Cluster) -> KeyPair | None:
-    """The site's CA with its key; None before the first install. Reads only."""
-    known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
-    return None if known is None else _pair(known)
-
-
-def _authority(cluster: Cluster, site: str) -> KeyPair:
-    known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE)
-    if known is None:
-        pair = new_authority(site)
-        texts = {"ca.crt": pair.certificate, "ca.key": pair.key}
-        secret: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": AUTHORITY, "namespace": NAMESPACE, "labels": labels("authority")},
-            "type": "mxbundle.io/authority",
-            "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
-        }
-        _kept(cluster, secret)
-        known = cluster.get("v1", "Secret", AUTHORITY, NAMESPACE) or secret
-    return _pair(known)
-
-
-def _pair(authority: Object) -> KeyPair:
-    data = authority["data"]
-    return KeyPair(base64.b64decode(data["ca.crt"]).decode(), base64.b64decode(data["ca.key"]).decode())

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from mxinstall.deploy.authority import expiry, issue, new_authority
+from mxinstall.deploy.authority import expiry, issue, issued_by, new_authority, subject
 
 
 @pytest.mark.parametrize(("usages", "purpose"), [(("server",), "sslserver"), (("client",), "sslclient")])
@@ -29,6 +29,34 @@ def test_openssl_accepts_an_issued_certificate_for_its_purpose(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_openssl_accepts_certificates_of_either_ca_where_both_are_in_one_file(tmp_path: Path) -> None:
+    authorities = new_authority("north-1"), new_authority("north-1", dated=True)
+    (tmp_path / "ca.crt").write_text("".join(one.certificate for one in reversed(authorities)))
+    for number, authority in enumerate(authorities):
+        (tmp_path / f"{number}.crt").write_text(issue(authority, "a", ("a",), ("server",)).certificate)
+    done = subprocess.run(
+        ["openssl", "verify", "-x509_strict", "-CAfile", "ca.crt", "0.crt", "1.crt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["0.crt: OK", "1.crt: OK"], done.stderr
+
+
+def test_people_can_tell_a_following_ca_by_its_day_however_long_the_sites_name_is() -> None:
+    moment = datetime(2031, 5, 6, 12, tzinfo=UTC)
+    assert subject(new_authority("north-1", moment, dated=True).certificate) == "north-1 site CA 2031-05-06"
+    assert subject(new_authority("n" * 63, moment, dated=True).certificate) == f"{'n' * 45} site CA 2031-05-06"
+
+
+def test_who_signed_is_told_by_the_key_and_not_by_the_name() -> None:
+    one, other = new_authority("a"), new_authority("a")
+    leaf = issue(one, "x", (), ("server",)).certificate
+    assert issued_by(leaf + other.certificate, one.certificate + other.certificate)
+    assert not issued_by(leaf, other.certificate)
 
 
 def test_a_server_certificate_is_no_client_certificate() -> None:

@@ -149,7 +149,7 @@ def test_secrets_of_any_origin_are_told_with_who_renews_them() -> None:
     )
     assert {name: entry.renewed_by.partition(";")[0] for name, entry in entries.items()} == {
         "data/db-tls": "mxinstall, with any install or `certificates renew db-tls`",
-        "mx-system/site-authority": "nobody: mxinstall does not renew the site's CA yet",
+        "mx-system/site-authority": "you, with `certificates renew --ca`",
         "operators/cnpg-webhook-cert": "Deployment cnpg-controller-manager, by itself",
         "operators/cnpg-ca-secret ca.crt": "Deployment cnpg-controller-manager, by itself",
         "mx-system/s3 ca.crt": "you, in Secret mx-system/s3",
@@ -172,6 +172,35 @@ def test_a_copy_that_kept_an_older_ca_is_told_by_itself() -> None:
         "mx-system/site-authority": "ok",
         "data/site-ca ca.crt": "soon",
     }
+
+
+def test_while_the_sites_ca_is_replaced_each_is_told_with_what_to_do() -> None:
+    ended = new_authority("site", NOW - timedelta(days=AUTHORITY_DAYS + 2))
+    objects = (
+        secret(
+            "mx-system/site-authority",
+            ca_crt=OURS.certificate,
+            ca_key=OURS.key,
+            old_crt=ended.certificate,
+            old_key=ended.key,
+            coming_crt=THEIRS.certificate,
+            coming_key=THEIRS.key,
+        ),
+        secret("data/site-ca", ca_crt=THEIRS.certificate + OURS.certificate + ended.certificate),
+    )
+    entries = found(*objects)
+    assert {name: entry.renewed_by.partition(";")[0] for name, entry in entries.items()} == {
+        "mx-system/site-authority": "you, with `certificates renew --ca`",
+        "mx-system/site-authority coming.crt": (
+            "nobody yet: it does not sign. `certificates renew --ca` was not finished"
+        ),
+        "mx-system/site-authority old.crt": (
+            "nobody: another one signs. When people's devices have that: `certificates forget-old-ca`"
+        ),
+    }
+    assert all("data/site-ca ca.crt" in entry.places for entry in entries.values())
+    # Nothing depends on an old one that has ended; the other ones do not end.
+    assert (seen(*objects).healthy, seen(*objects).as_json()["ended"]) == (True, [])
 
 
 def test_what_ends_outside_of_secrets_is_told_too(store: Path, tmp_path: Path) -> None:
@@ -263,7 +292,7 @@ def test_a_certificate_or_the_sites_ca_that_has_ended_makes_the_system_ill_and_a
     line = next(
         line for line in status_text(status).splitlines() if line.startswith("ENDED: mx-system/site-authority on ")
     )
-    assert "mxinstall does not renew the site's CA yet; ask your builder for one that does" in line
+    assert "renewed by you, with `certificates renew --ca`" in line
     status = seen(secret("data/db-tls", tls_crt=leaf(OURS, -1)))
     assert (status.healthy, status.as_json()["ended"]) == (False, ["data/db-tls"])
     # A copy that somebody kept of a CA of before is told, and nothing depends on it.
