@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -32,13 +33,34 @@ WITHOUT_FAULTS = "MXDARK_WITHOUT_FAULTS"
 """Tells the tests' demo that it need not break anything: other cases do."""
 
 
-def _module(name: str, title: str, covers: tuple[str, ...], seconds: float, folder: str = "tests/site") -> None:
+def supports(path: str) -> tuple[str, ...]:
+    """The modules of tests/support that a test imports, and those that they import."""
+    found: dict[str, None] = {}
+    waiting = [ROOT / path]
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        for node in imports:
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for name in names:
+                file = f"tests/support/{str(name).rpartition('.')[2]}.py"
+                if file not in found and (ROOT / file).is_file():
+                    found[file] = None
+                    waiting.append(ROOT / file)
+    return tuple(sorted(found))
+
+
+def _module(
+    name: str, title: str, covers: tuple[str, ...], seconds: float, folder: str = "tests/site", *, alone: bool = False
+) -> None:
     path = f"{folder}/test_{name.replace('-', '_')}.py"
 
-    @case("live", name, title, (path, "tests/support", *covers), seconds)
-    def act(trial: Trial) -> Row:
-        # The module builds and installs by itself, so it starts outside the site, as `make test` does.
-        command = ["nsenter", f"--net={os.environ[OUTSIDE]}", "--", sys.executable, "-m", "pytest", "-q", path]
+    @case("live", name, title, (path, f"{folder}/conftest.py", *supports(path), *covers), seconds, alone=alone)
+    def act(trial: Trial | None) -> Row:
+        command = [sys.executable, "-m", "pytest", "-q", path]
+        if not alone:
+            # The module builds and installs by itself, so it starts outside the site, as `make test` does.
+            command = ["nsenter", f"--net={os.environ[OUTSIDE]}", "--", *command]
         done = subprocess.run(
             [*command, f"--timeout={LONGEST_SECONDS}"],
             cwd=ROOT,
@@ -79,10 +101,10 @@ _module(
     (*CHARTS, *WHOLE),
     600,
 )
-_module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", WHOLE, 120)
-_module("rollout-order", "In which order a change reaches processes, on a real API server", WHOLE, 420)
-_module("outlook", "What the plan foretells is what happens, on a real API server", (*WHOLE, *OUTLOOK), 120)
-_module("node-loss", "A node that is lost for good is given up and taken back", WHOLE, 300)
+_module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", WHOLE, 240, alone=True)
+_module("rollout-order", "In which order a change reaches processes, on a real API server", WHOLE, 420, alone=True)
+_module("outlook", "What the plan foretells is what happens, on a real API server", (*WHOLE, *OUTLOOK), 120, alone=True)
+_module("node-loss", "A node that is lost for good is given up and taken back", WHOLE, 300, alone=True)
 _module(
     "network-policies",
     "The site's network enforces policies as Kubernetes defines them",
@@ -95,4 +117,5 @@ _module(
     ("manifests/charts/valkey", "manifests/values/valkey.yaml", "manifests/images/valkey.toml"),
     300,
     "tests/integration",
+    alone=True,
 )

@@ -33,7 +33,7 @@ class Wrong(Exception):
 class Case:
     """One case of a family (the table it belongs to). `covers`: files and folders that it speaks for.
 
-    `seconds`: how long it is expected to take; a case is ended when it takes much longer.
+    `seconds`: how long it is expected to take; a case is ended when it takes much longer. `alone`: it needs no site.
     """
 
     family: str
@@ -42,6 +42,7 @@ class Case:
     covers: tuple[str, ...]
     act: Act
     seconds: float = EXPECTED_SECONDS["failures"]
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -59,9 +60,17 @@ CASES: dict[str, Case] = {}
 
 
 def case(
-    family: str, identity: str, title: str, covers: tuple[str, ...], seconds: float | None = None
+    family: str,
+    identity: str,
+    title: str,
+    covers: tuple[str, ...],
+    seconds: float | None = None,
+    *,
+    alone: bool = False,
 ) -> Callable[[Act], Act]:
     """Declare a function as a case that is expected to take `seconds` (as its family does, if none are given).
+
+    One that is `alone` brings up what it needs by itself, and is given None for a trial.
 
     Raises ValueError when the name is taken.
     """
@@ -71,7 +80,7 @@ def case(
         name = f"{family}/{identity}"
         if name in CASES:
             raise ValueError(f"case {name} is declared twice")
-        CASES[name] = Case(family, identity, title, covers, act, expected)
+        CASES[name] = Case(family, identity, title, covers, act, expected, alone)
         return act
 
     return declare

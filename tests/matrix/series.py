@@ -68,10 +68,12 @@ def run(site: Site, cases: Sequence[Case], seconds: float) -> list[Case]:
             print(f"-       {case.name}: left for the next run", flush=True)
             failed.append(case)
             continue
-        if not whole:
+        if not case.alone and not whole:
             make_whole(site)
-        whole = _run_one(site, case)
-        if not whole:
+        passed = _run_one(site, case)
+        # What needs no site breaks none.
+        whole = whole if case.alone else passed
+        if not passed:
             failed.append(case)
     return failed
 
@@ -136,9 +138,10 @@ def operator(site: Site, *command: str) -> subprocess.CompletedProcess[str]:
 def _run_one(site: Site, case: Case) -> bool:
     """Whether it passed. It writes its row itself; where it cannot, that is its row."""
     began = time.monotonic()
-    command = [*_shell(), sys.executable, "-m", "tests.matrix", "one", case.name]
+    command = [*([] if case.alone else _shell()), sys.executable, "-m", "tests.matrix", "one", case.name]
+    environment = os.environ if case.alone else _environment(site)
     # A group of its own: it is ended with whatever it has started.
-    process = subprocess.Popen(command, cwd=rows.ROOT, env=_environment(site), start_new_session=True)
+    process = subprocess.Popen(command, cwd=rows.ROOT, env=environment, start_new_session=True)
     try:
         code = process.wait(case.limit_seconds)
     except subprocess.TimeoutExpired:
