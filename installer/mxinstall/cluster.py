@@ -10,7 +10,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,17 +108,23 @@ class Cluster:
 
     def list(self, api_version: str, kind: str, namespace: str | None = None, labels: str | None = None) -> Objects:
         """All objects of a kind, of one namespace or of all; each with apiVersion and kind set. Unknown kind: none."""
+        return [*self.each(api_version, kind, namespace, labels)]
+
+    def each(
+        self, api_version: str, kind: str, namespace: str | None = None, labels: str | None = None
+    ) -> Iterator[Object]:
+        """The same, page by page: of many objects only one page need be in memory."""
         path = self._path(api_version, kind, None, namespace)
         if path is None:
-            return []
-        found: Objects = []
+            return
         query: dict[str, str | int] = {"limit": _PAGE, **({"labelSelector": labels} if labels else {})}
         while True:
             page = self._object("GET", path, query=query) or {}
-            found += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or []]
+            for item in page.get("items") or []:
+                yield {"apiVersion": api_version, "kind": kind, **item}
             following = page.get("metadata", {}).get("continue")
             if not following:
-                return found
+                return
             query["continue"] = following
 
     def apply(self, obj: Object, *, manager: str = "mxinstall", force: bool = True, dry_run: bool = False) -> Object:
@@ -172,6 +178,10 @@ class Cluster:
         """Patch by `merge`, `strategic` or `json`."""
         path = self._known_path(api_version, kind, name, namespace) + (f"/{subresource}" if subresource else "")
         return self._write("PATCH", path, patch, {"fieldManager": "mxinstall"}, _PATCH_TYPES[type])
+
+    def resource(self, api_version: str, kind: str) -> Resource | None:
+        """How a kind is addressed; None for a kind that the server does not know."""
+        return self._resource(api_version, kind)
 
     def namespaced(self, api_version: str, kind: str) -> bool | None:
         """Whether a kind lives in namespaces; None for a kind that the server does not know."""
@@ -263,8 +273,11 @@ class Cluster:
         timeout_seconds: float | None = None,
         accept: str | None = None,
         patience_seconds: float | None = None,
+        head: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """One request as it is: status and body, whatever they are. Dicts and lists are sent as JSON.
+
+        head: is filled with the answer's header fields, in small letters.
 
         Tried again for `patience_seconds` when no connection came about, when the server is overloaded (429), and, for
         what can safely be said twice (everything but POST), when the connection broke or the server is going or coming
@@ -303,6 +316,8 @@ class Cluster:
             if (answer.status == _OVERLOADED or repeatable) and again.after_pause(answer.headers.get("Retry-After")):
                 continue
             self._check_identity(answer.status, answer.data, f"{method} {path}")
+            if head is not None:
+                head.update({name.lower(): value for name, value in answer.headers.items()})
             return answer.status, answer.data
 
     # --- inside -----------------------------------------------------------------------------------------------

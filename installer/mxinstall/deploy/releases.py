@@ -30,7 +30,7 @@ from sitebundle.stack import Namespace, Release
 Change = Literal["new", "changed", "drifted", "unchanged"]
 STAGE = "deploy"
 
-_NAMESPACE_MANAGER = "mxinstall-namespaces"
+NAMESPACE_MANAGER = "mxinstall-namespaces"
 """A manager of its own, since a published manifest may hold the same Namespace with other labels."""
 
 STACK_LABEL = "mxbundle.io/stack"
@@ -86,7 +86,7 @@ class Deployment:
 def ensure_namespaces(cluster: Cluster, namespaces: Sequence[Namespace]) -> None:
     """The stack's namespaces with the PodSecurity level that each enforces."""
     for namespace in namespaces:
-        cluster.apply(namespace_object(namespace), manager=_NAMESPACE_MANAGER)
+        cluster.apply(namespace_object(namespace), manager=NAMESPACE_MANAGER)
 
 
 def namespace_object(namespace: Namespace) -> Object:
