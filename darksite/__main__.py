@@ -37,8 +37,8 @@ def cli() -> None:
 
 @cli.command("prerequisites")
 def prerequisites_command() -> None:
-    """Install the Debian packages that are needed (as root)."""
-    installed = prerequisites.install()
+    """Install the Debian packages that are needed, also for the tests (as root)."""
+    installed = prerequisites.install((*prerequisites.PACKAGES, *prerequisites.BROWSER_PACKAGES))
     print(f"installed: {' '.join(installed)}" if installed else "nothing was missing")
 
 

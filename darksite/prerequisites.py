@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from darksite.errors import NotRootError, PrerequisiteMissingError
@@ -22,7 +23,9 @@ SITE_PACKAGES = (
     "util-linux",
 )
 IMAGE_PACKAGES = ("debootstrap",)
-TEST_PACKAGES = ("git", "openssh-client", "skopeo", "systemd", "zstd")
+TEST_PACKAGES = ("git", "nftables", "openssh-client", "skopeo", "systemd", "zstd")
+BROWSER_PACKAGES = ("chromium", "fonts-dejavu-core")
+"""For the tests of pages that people open. No site and no demo needs them."""
 PACKAGES = (*SITE_PACKAGES, *IMAGE_PACKAGES, *TEST_PACKAGES)
 
 
@@ -39,23 +42,23 @@ def require() -> None:
         raise PrerequisiteMissingError(wanted)
 
 
-def missing() -> list[str]:
-    """The packages that are not installed."""
+def missing(packages: Sequence[str] = PACKAGES) -> list[str]:
+    """Those of `packages` that are not installed."""
     listed = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *PACKAGES],
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         check=False,
     ).stdout.splitlines()
     installed = {line.split()[0] for line in listed if line.endswith(" installed")}
-    return [name for name in PACKAGES if name not in installed]
+    return [name for name in packages if name not in installed]
 
 
-def install() -> list[str]:
-    """Installs what is missing and returns it. Raises `NotRootError`, `subprocess.CalledProcessError`."""
+def install(packages: Sequence[str] = PACKAGES) -> list[str]:
+    """Installs what is missing of `packages` and returns it. Raises `NotRootError`, `subprocess.CalledProcessError`."""
     require_root()
-    wanted = missing()
+    wanted = missing(packages)
     if wanted:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         # Another apt may be at work on a fresh machine: wait for its lock rather than fail. `update` has no
