@@ -1,0 +1,92 @@
+"""The page of every field, from the model: `python -m mxinstall.site.page > docs/reference/site-yaml.md`.
+
+A test compares docs/reference/site-yaml.md with it.
+"""
+# ruff: noqa: E501 - a row of a table is one line
+
+from __future__ import annotations
+
+import json
+import sys
+
+from mxinstall.site.fields import Leaf, leaves
+
+_HEAD = """\
+# site.yaml
+
+One operator's answers about one site. `mxinstall init` looks at a cluster and writes one that fits it; without
+`--site`, an install derives one, says every choice, and keeps it in the host's state directory
+(`/var/lib/mxinstall/<name>/site.yaml`, or below `$MXINSTALL_STATE`). A file that exists is never rewritten.
+
+A fault is told with field, line and column; a misspelt field with the one it looks like. Fields that are not on this
+page are refused, and so is a key that is given twice. Whether the answers fit each other and the cluster is the
+business of [preflight](preflight.md).
+
+```yaml
+apiVersion: mxbundle.io/v1alpha1
+kind: Site
+metadata: {name: north-1}
+spec:
+  profile: demo
+  serverName: example.site
+  hosts: {matrix: matrix.example.site}
+  registry: {push: "10.90.0.100:5000", pull: "10.90.0.100:5000"}
+  storage: {default: bulk, database: fast, objects: bulk}
+  edge: {address: 10.90.0.200}
+```
+
+Everything else has a default.
+
+"""
+
+_TAIL = """\
+
+Which of these a release takes is written in the bundle's `stack/stack.yaml`. A value that turns on an image which is
+not in the bundle ends the install before any change, and names release, object and field.
+
+## Where the API server's packets come from
+
+Network policies judge by the address that a pod sees. Where the API server's packets have another one than it listens on,
+its webhook calls are cut off (the install ends waiting for `postgres` to be accepted), and so are the installer's
+questions to Synapse. Set `spec.network.apiServer` to all of these addresses, or to `[]`, which allows any:
+
+| the API server | add |
+| --- | --- |
+| is reached through a proxy or a load balancer | its addresses, for the pods' way out |
+| reaches pods through a tunnel (konnectivity) | the addresses of the nodes on which the tunnel's agents run, or their pods' range |
+| is on a node of an overlay (VXLAN, IP in IP, WireGuard) | the address of that node's tunnel device: `ip -brief address` there shows it. For flannel, `init` has named it |
+| is on a node, and Cilium is the network | Cilium does not take nodes for address ranges unless its `policyCIDRMatchMode` has `nodes` |
+
+Run with the API server beside the nodes, on addresses of its own; the others were not.
+
+This file is no place for passwords: the journal in the cluster keeps a copy of it.
+"""
+
+_UNSET = {
+    "spec.backups.s3.endpoint": "none",
+    "spec.edge.loadBalancerAddress": "the controller chooses",
+    "spec.network.apiServer": "any address",
+    "spec.network.dns.labels": "`k8s-app: kube-dns`",
+}
+"""What is meant where nothing is given, when that is not nothing."""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    told = [leaf for leaf in leaves() if leaf.path not in ("apiVersion", "kind")]
+    rows = [f"| `{leaf.path}` |{_default(leaf)} | {leaf.meaning} |" for leaf in told]
+    return _HEAD + "\n".join(["| field | default | meaning |", "| --- | --- | --- |", *rows]) + "\n" + _TAIL
+
+
+def _default(leaf: Leaf) -> str:
+    if leaf.path in _UNSET:
+        return f" {_UNSET[leaf.path]}"
+    if leaf.required:
+        return ""
+    if leaf.default in (None, [], {}):
+        return " none"
+    return f" `{leaf.default if isinstance(leaf.default, str) else json.dumps(leaf.default)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
