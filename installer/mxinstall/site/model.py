@@ -34,7 +34,7 @@ _OTHER_SERVER = rf"^(\*|{_LABEL}(\.{_LABEL})*(:[0-9]{{1,5}})?)$"
 _HOST_PORT = r"^([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$"
 _PREFIX = r"^([a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?$"
 _NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
-_PORT_RANGE = r"^[0-9]{1,5}-[0-9]{1,5}$"
+PORT_RANGE = r"^[0-9]{1,5}-[0-9]{1,5}$"
 _ENDPOINT = r"^https?://[A-Za-z0-9._:\[\]-]+$"
 _BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 _REGION = r"^[a-z0-9-]+$"
@@ -42,19 +42,19 @@ _ADDRESS = r"^[0-9a-fA-F.:]+$"
 _ADDRESS_RANGE = r"^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"
 
 HOW_WRITTEN = {
-    _SITE_NAME: "lower-case letters, digits and `-`, at most 40: north-1",
-    _HOST_NAME: "a host name in lower case, without scheme and port: matrix.example.site",
-    _SERVER_NAME: "a domain in lower case, without scheme: example.site",
-    _OTHER_SERVER: 'a server name, example.org or example.org:8448, or "*" alone for every server',
-    _HOST_PORT: "HOST:PORT without scheme: 10.90.0.100:5000",
-    _PREFIX: "parts of lower-case letters and digits, with `/` between them and none at the ends: mx",
-    _NAME: "the name of a Kubernetes object, in lower case: backup-s3",
-    _PORT_RANGE: "FIRST-LAST: 61000-62999",
-    _ENDPOINT: "https://HOST:PORT without a path: https://backup.example.site:9000",
-    _BUCKET: "3 to 63 lower-case letters, digits, `.` and `-`: matrix-backups",
-    _REGION: "lower-case letters, digits and `-`: us-east-1",
-    _ADDRESS: "one address, without a name or a port: 10.90.0.200",
-    _ADDRESS_RANGE: "a range of addresses without host bits: 10.90.0.0/16, or 10.90.0.10/32 for one",
+    _SITE_NAME: "lower-case letters, digits and `-`, at most 40, like north-1",
+    _HOST_NAME: "a host name in lower case, without scheme and port, like matrix.example.site",
+    _SERVER_NAME: "a domain in lower case, without scheme, like example.site",
+    _OTHER_SERVER: 'a server name, like example.org or example.org:8448, or "*" alone for every server',
+    _HOST_PORT: "HOST:PORT without scheme, like 10.90.0.100:5000",
+    _PREFIX: "parts of lower-case letters and digits, with `/` between them and none at the ends, like mx",
+    _NAME: "the name of a Kubernetes object, in lower case, like backup-s3",
+    PORT_RANGE: "FIRST-LAST, like 61000-62999",
+    _ENDPOINT: "https://HOST:PORT without a path, like https://backup.example.site:9000",
+    _BUCKET: "3 to 63 lower-case letters, digits, `.` and `-`, like matrix-backups",
+    _REGION: "lower-case letters, digits and `-`, like us-east-1",
+    _ADDRESS: "one address, without a name or a port, like 10.90.0.200",
+    _ADDRESS_RANGE: "a range of addresses without host bits, like 10.90.0.0/16, or 10.90.0.10/32 for one",
 }
 """What each pattern asks for, in words and with an example: for errors, and for editors by the JSON Schema."""
 
@@ -124,7 +124,7 @@ class PortRange(str):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": _PORT_RANGE}
+        return {"type": "string", "pattern": PORT_RANGE}
 
 
 class SiteValue(BaseModel):
