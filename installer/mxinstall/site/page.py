@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
+from mxinstall.site.agreement import RULES
 from mxinstall.site.fields import Leaf, leaves
 
 _HEAD = """\
@@ -18,9 +19,15 @@ One operator's answers about one site. `mxinstall init` looks at a cluster and w
 `--site`, an install derives one, says every choice, and keeps it in the host's state directory
 (`/var/lib/mxinstall/<name>/site.yaml`, or below `$MXINSTALL_STATE`). A file that exists is never rewritten.
 
-A fault is told with field, line and column; a misspelt field with the one it looks like. Fields that are not on this
-page are refused, and so is a key that is given twice. Whether the answers fit each other and the cluster is the
-business of [preflight](preflight.md).
+All faults are told at once, each with field, line, column and what to do; a misspelt field with the one it looks like.
+Fields that are not on this page are refused, and so are a key that is given twice, a number that YAML counts in another
+way than people (`05350` is octal), and a file that is larger than 256 KiB.
+
+`mxinstall site check` tells them while the file is written; with `--bundle FILE` also profile, workers and connections
+([rules](#values-against-each-other)). Editors check it with the JSON Schema, which
+`mxinstall site schema` prints ([here too](site.schema.json)): beside the file as `site.schema.json`, it is
+found by the first line that `init` writes, `# yaml-language-server: $schema=site.schema.json`. No network is needed.
+Whether the answers fit the cluster is the business of [preflight](preflight.md).
 
 ```yaml
 apiVersion: mxbundle.io/v1alpha1
@@ -62,6 +69,16 @@ Run with the API server beside the nodes, on addresses of its own; the others we
 This file is no place for passwords: the journal in the cluster keeps a copy of it.
 """
 
+_RULES = """\
+## Values against each other
+
+What counts as *fail* keeps an install from working: `mxinstall site check` ends with 50, and so does `mxinstall init`
+without writing a file; preflight's check `site.values` fails. What counts as *warn* is told.
+
+"""
+
+_NEEDS = {"file": "the file", "bundle": "the file and the bundle", "cluster": "the file and the cluster (`init`)"}
+
 _UNSET = {
     "spec.backups.s3.endpoint": "none",
     "spec.edge.loadBalancerAddress": "the controller chooses",
@@ -75,7 +92,19 @@ def page() -> str:
     """The whole page as Markdown."""
     told = [leaf for leaf in leaves() if leaf.path not in ("apiVersion", "kind")]
     rows = [f"| `{leaf.path}` |{_default(leaf)} | {leaf.meaning} |" for leaf in told]
-    return _HEAD + "\n".join(["| field | default | meaning |", "| --- | --- | --- |", *rows]) + "\n" + _TAIL
+    rules = [f"| `{rule.id}` | {rule.severity} | {_NEEDS[rule.needs]} | {rule.title}. |" for rule in RULES.values()]
+    return "\n".join(
+        [
+            _HEAD + "| field | default | meaning |",
+            "| --- | --- | --- |",
+            *rows,
+            _TAIL,
+            _RULES + "| rule | counts as | looks at | |",
+            "| --- | --- | --- | --- |",
+            *rules,
+            "",
+        ]
+    )
 
 
 def _default(leaf: Leaf) -> str:
