@@ -61,12 +61,18 @@ def bundle_values(stack: Stack, folder: Path, charts: Mapping[str, Path], site: 
     for release in of_profile:
         if release.name not in charts:
             continue
-        own = yaml.safe_load(_member(charts[release.name], "values.yaml") or "") or {}
+        own = chart_defaults(charts, release.name)
         given = values_for(stack, release, profile, folder, lambda reference: reference, site.spec_mapping())
         values[release.name] = merged(merged(own, given), site.spec.values.get(release.name, {}))
         if table := _member(charts[release.name], _WORKER_TYPES):
-            types = tuple(map(_worker_type, yaml.safe_load(table)))
+            types = tuple(map(_worker_type, yaml.load(table, yaml.CSafeLoader)))
     return BundleValues(stack.profiles, names, tuple(release.name for release in of_profile), values, types)
+
+
+def chart_defaults(charts: Mapping[str, Path], release: str) -> dict[str, Any]:
+    """The chart's own `values.yaml`; nothing where there is no such chart. Raises as `bundle_values`."""
+    text = _member(charts[release], "values.yaml") if release in charts else None
+    return dict(yaml.load(text or "", yaml.CSafeLoader) or {})
 
 
 def _worker_type(row: Mapping[str, Any]) -> WorkerType:

@@ -74,6 +74,11 @@ def known_fields(model: type[BaseModel]) -> dict[str, Any]:
     return {spelling(name, field): field.annotation for name, field in model.model_fields.items()}
 
 
+def meaning_of(path: str) -> str:
+    """What the leaf at a dotted path is for; empty where there is none."""
+    return next((leaf.meaning for leaf in leaves() if leaf.path == path), "")
+
+
 def plain_text(markdown: str) -> str:
     """Without links, for places that show none."""
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -55,20 +56,33 @@ def read_site(path: Path, *, kept: bool = False) -> Site:
 
 def read_with_places(path: Path, *, kept: bool = False) -> tuple[Site, Source]:
     """As `read_site`, and where each value stands. Raises SiteInvalid."""
+    source, site, faults = _read(path, kept)
+    if faults or site is None or source is None:
+        raise invalid(path, faults)
+    return site, source
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """The plain values of a file that may lack any field, and is else a `site.yaml`. Raises SiteInvalid."""
+    source, _, faults = _read(path, False)
+    faults = [fault for fault in faults if fault.id != "field.missing"]
+    if faults or source is None:
+        raise invalid(path, faults)
+    return source.content
+
+
+def _read(path: Path, kept: bool) -> tuple[Source | None, Site | None, list[Fault]]:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as fault:
         raise SiteInvalid(path=path, detail=str(fault), faults=[]) from fault
     source, faults = read_source(data)
-    site = None
-    if source is not None:
-        site, more = site_from(source, kept=kept)
-        places = {(fault.line, fault.column) for fault in faults}
-        faults += [fault for fault in more if (fault.line, fault.column) not in places]
-    if faults or site is None or source is None:
-        raise invalid(path, faults)
-    return site, source
+    if source is None:
+        return None, None, faults
+    site, more = site_from(source, kept=kept)
+    places = {(fault.line, fault.column) for fault in faults}
+    return source, site, faults + [fault for fault in more if (fault.line, fault.column) not in places]
 
 
 def invalid(path: Path, faults: Sequence[Fault]) -> SiteInvalid:

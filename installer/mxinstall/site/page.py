@@ -19,6 +19,11 @@ One operator's answers about one site. `mxinstall init` looks at a cluster and w
 `--site`, an install derives one, says every choice, and keeps it in the host's state directory
 (`/var/lib/mxinstall/<name>/site.yaml`, or below `$MXINSTALL_STATE`). A file that exists is never rewritten.
 
+At a terminal `init` asks what it cannot find out; `--yes`, a script and `--json` take the defaults, or are told what
+is missing. `--answers FILE` (a part of a site.yaml) and `--set spec.serverName=example.site` answer beforehand. It
+writes last, so that who leaves in between finds no file, and refuses values that contradict each other. Above each field
+stands what it is for and where its value came from.
+
 All faults are told at once, each with field, line, column and what to do; a misspelt field with the one it looks like.
 Fields that are not on this page are refused, and so are a key that is given twice, a number that YAML counts in another
 way than people (`05350` is octal), and a file that is larger than 256 KiB.
