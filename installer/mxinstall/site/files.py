@@ -78,6 +78,9 @@ def _read(path: Path, kept: bool) -> tuple[Source | None, Site | None, list[Faul
     except OSError as fault:
         raise SiteInvalid(path=path, detail=str(fault), faults=[]) from fault
     source, faults = read_source(data)
+    if kept:
+        # What was installed was installed with what YAML made of the number.
+        faults = [fault for fault in faults if fault.id != "yaml.number"]
     if source is None:
         return None, None, faults
     site, more = site_from(source, kept=kept)

@@ -19,10 +19,11 @@ from mxinstall.deploy.workdir import work_dir
 from mxinstall.site.agreement import ClusterFacts, disagreements
 from mxinstall.site.answers import given_answers, nested
 from mxinstall.site.bundle_values import bundle_values, chart_defaults
+from mxinstall.site.derive import Looks
 from mxinstall.site.faults import Fault
 from mxinstall.site.files import invalid
-from mxinstall.site.interview import Answers, GoBack, Nobody, Profile, Prompt, Talk, interview, unanswered
-from mxinstall.site.look import Looks, Seen, look
+from mxinstall.site.interview import Answers, GoBack, Nobody, Profile, Prompt, Step, Talk, interview, unanswered
+from mxinstall.site.look import Seen, look, registry_answers
 from mxinstall.site.model import Site
 from mxinstall.site.schema import FILE as SCHEMA_FILE
 from mxinstall.site.schema import text as schema_text
@@ -108,7 +109,8 @@ def first_site(wanted: Wanted, given: Answers, carried: Carried, cluster: Looks,
 
     profiles = tuple(_profile(carried, name) for name in carried.stack.profiles)
     built_for = carried.manifest.profile
-    answers = interview(seen, profiles, built_for, wanted.name, given, talk, _unless_missing(nobody, last))
+    at_the_end = _unless_missing(nobody, last)
+    answers = interview(seen, profiles, built_for, wanted.name, given, talk, at_the_end, registry_answers)
     if nobody.missing:
         questions = ", ".join(prompt.field for prompt in nobody.missing)
         raise AnswersMissing(questions=questions, settings="; ".join(unanswered(nobody.missing)))
@@ -121,7 +123,7 @@ def first_site(wanted: Wanted, given: Answers, carried: Carried, cluster: Looks,
     return Written(wanted.site_file, site, answers.origins, schema, tuple(warnings), seen.unseen)
 
 
-def _unless_missing(nobody: Nobody, last: Any) -> Any:
+def _unless_missing(nobody: Nobody, last: Step) -> Step:
     """What is asked at the end makes no sense where answers are missing."""
     return lambda answers, talk: answers if nobody.missing else last(answers, talk)
 

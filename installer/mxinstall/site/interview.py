@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from mxinstall.site.fields import Leaf, leaves, meaning_of, plain_text
-from mxinstall.site.look import Seen, registry_answers
+from mxinstall.site.look import Seen
 from mxinstall.site.model import HOW_WRITTEN
 
 BACK = "<"
@@ -107,13 +107,21 @@ Step = Callable[[Answers, Talk], Answers]
 
 
 def interview(
-    seen: Seen, profiles: tuple[Profile, ...], made_for: str, name: str, given: Answers, talk: Talk, last: Step
+    seen: Seen,
+    profiles: tuple[Profile, ...],
+    made_for: str,
+    name: str,
+    given: Answers,
+    talk: Talk,
+    last: Step,
+    hears: Callable[[str], bool],
 ) -> Answers:
     """Every answer that a site.yaml needs.
 
-    `made_for`: the profile that the bundle was built for; `name`: of the site; `last`: what is asked at the end.
+    `made_for`: the profile that the bundle was built for; `name`: of the site; `last`: what is asked at the end;
+    `hears`: whether somebody takes connections at HOST:PORT.
     """
-    steps = [*_steps(seen, profiles, made_for, name), last]
+    steps = [*_steps(seen, profiles, made_for, name, hears), last]
     # Each question that was really asked, and what was known before it: where one can go back to.
     asked: list[tuple[int, Answers]] = []
     place, answers = 0, given
@@ -148,7 +156,9 @@ class _Noting:
         self._talk.say(text)
 
 
-def _steps(seen: Seen, profiles: tuple[Profile, ...], made_for: str, name: str) -> list[Step]:
+def _steps(
+    seen: Seen, profiles: tuple[Profile, ...], made_for: str, name: str, hears: Callable[[str], bool]
+) -> list[Step]:
     return [
         lambda answers, talk: _name(answers, talk, name),
         _server_name,
@@ -158,7 +168,7 @@ def _steps(seen: Seen, profiles: tuple[Profile, ...], made_for: str, name: str) 
         lambda answers, talk: _storage(answers, talk, seen, "default"),
         lambda answers, talk: _edge(answers, talk, seen, profiles),
         _registry_mode,
-        lambda answers, talk: _registry(answers, talk, seen),
+        lambda answers, talk: _registry(answers, talk, seen, hears),
         _registry_scheme,
         _backups,
         _bucket,
@@ -272,7 +282,7 @@ def _registry_mode(answers: Answers, talk: Talk) -> Answers:
     return answers.with_(path, chosen, dict(choices)[chosen])
 
 
-def _registry(answers: Answers, talk: Talk, seen: Seen) -> Answers:
+def _registry(answers: Answers, talk: Talk, seen: Seen, hears: Callable[[str], bool]) -> Answers:
     if answers.values.get("spec.registry.mode") == "host":
         address = str(answers.values.get("spec.registry.push", f"{seen.own}:{seen.registry_port}"))
         why = "this host's address towards the nodes"
@@ -280,7 +290,7 @@ def _registry(answers: Answers, talk: Talk, seen: Seen) -> Answers:
         return answers.with_("spec.registry.pull", address, "the same: nodes reach this host there")
     answers = _one(answers, talk, "spec.registry.push", "Where is the site's registry (HOST:PORT)?", None)
     push = str(answers.values["spec.registry.push"])
-    heard = "answers" if registry_answers(push) else "does not answer at this moment"
+    heard = "answers" if hears(push) else "does not answer at this moment"
     talk.say(f"{push} {heard}.")
     return answers.with_("spec.registry.pull", push, f"the same; from this host it {heard}")
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
-from mxinstall.site.derive import REGISTRY_PORT, api_server_of, default_classes, internal_address, own_address
+from mxinstall.site.derive import REGISTRY_PORT, Looks, api_server_of, default_classes, internal_address, own_address
 from mxinstall.site.model import DnsPlan
 from sitebundle.errors import ClusterRefused
 
@@ -39,14 +39,6 @@ _POOLS = (
 )
 _SUGGESTED = 3
 _CONNECT_SECONDS = 2.0
-
-
-class Looks(Protocol):
-    """The part of `mxinstall.cluster.Cluster` that looking needs."""
-
-    server: str
-
-    def list(self, api_version: str, kind: str, /) -> list[Object]: ...
 
 
 @dataclass(frozen=True)

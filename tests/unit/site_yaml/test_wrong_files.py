@@ -129,6 +129,10 @@ def test_the_mode_of_a_file_in_a_charts_values_may_be_octal(tmp_path: Path) -> N
     assert read_site(path).spec.values["synapse"]["config"]["mode"] == 0o644
 
 
+def test_a_number_that_yaml_counts_otherwise_does_not_keep_a_system_from_being_looked_at() -> None:
+    assert read_site(WRONG / "27-octal-port.yaml", kept=True).spec.ports.turn.listen == 0o5350
+
+
 def test_thousands_of_values_are_read() -> None:
     lines = "".join(f"    k{number}: {{a: 1}}\n" for number in range(MOST_NODES // 10))
     source, faults = read_source((GOOD + "  values:\n" + lines).encode())
