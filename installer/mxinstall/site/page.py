@@ -29,10 +29,11 @@ Fields that are not on this page are refused, and so are a key that is given twi
 way than people (`05350` is octal), and a file that is larger than 256 KiB.
 
 `mxinstall site check` tells them while the file is written; with `--bundle FILE` also profile, workers and connections
-([rules](#values-against-each-other)). Editors check it with the JSON Schema, which
-`mxinstall site schema` prints ([here too](site.schema.json)): beside the file as `site.schema.json`, it is
-found by the first line that `init` writes, `# yaml-language-server: $schema=site.schema.json`. No network is needed.
-Whether the answers fit the cluster is the business of [preflight](preflight.md).
+([rules](#values-against-each-other)). Editors judge it by its JSON Schema, which `mxinstall site schema` prints
+([here too](site.schema.json)): beside the file as `site.schema.json` it is found by the first line that `init` writes,
+`# yaml-language-server: $schema=site.schema.json`. No network is needed; tried without one, with yaml-language-server
+1.25, which VS Code's YAML extension uses. Whether the answers fit the cluster is the business of
+[preflight](preflight.md).
 
 ```yaml
 apiVersion: mxbundle.io/v1alpha1
