@@ -85,9 +85,9 @@ class Terminal:
         for number, (choice, note) in enumerate(prompt.choices, start=1):
             click.echo(f"  {number}) {choice}{f': {note}' if note else ''}", err=True)
         while True:
-            shown = bool(prompt.default)
+            shown = f"[{prompt.default}]" if prompt.default else ""
             given = click.prompt(
-                "", default=prompt.default or "", show_default=shown, prompt_suffix="> ", err=True
+                shown, default=prompt.default or "", show_default=False, prompt_suffix="> ", err=True
             ).strip()
             if given == BACK:
                 raise GoBack
