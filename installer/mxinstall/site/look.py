@@ -242,4 +242,6 @@ def _free(
             address = ip_address(number) if first.version == 4 else IPv6Address(number)
             ends = first.version == 4 and str(address).rpartition(".")[2] in ("0", "255") and first != last
             if str(address) not in taken and not ends:
+                # A pool may be listed under two versions of its kind.
+                taken.add(str(address))
                 yield address

@@ -140,8 +140,9 @@ def test_a_cluster_of_another_kind_is_seen_as_it_is() -> None:
 
 
 def test_blocks_of_a_pool_may_be_ranges_of_either_kind() -> None:
-    pool = {"spec": {"blocks": [{"cidr": "10.90.1.0/30"}, {"start": "fd00::5", "stop": "fd00::6"}]}}
-    assert look(three_nodes(CiliumLoadBalancerIPPool=[pool])).free_addresses == ("10.90.1.1", "10.90.1.2", "10.90.1.3")
+    pool = {"spec": {"blocks": [{"cidr": "10.90.1.0/31"}, {"start": "fd00::5", "stop": "fd00::6"}]}}
+    # The same pool is listed under both versions of its kind.
+    assert look(three_nodes(CiliumLoadBalancerIPPool=[pool])).free_addresses == ("10.90.1.1", "fd00::5", "fd00::6")
 
 
 def test_what_may_not_be_looked_at_is_said_in_the_file(tmp_path: Path) -> None:
