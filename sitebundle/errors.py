@@ -428,14 +428,6 @@ class SiteInvalid(SiteError):
     hint = "docs/reference/site-yaml.md lists every field; without a site.yaml, one that fits this cluster is derived."
 
 
-class AnswersMissing(SiteError):
-    """A site.yaml cannot be written without an answer to: {questions}."""
-
-    id = "answers-missing"
-    exit_code = 61
-    hint = "Answer at a terminal, or give what is missing: {settings}. Nothing was written."
-
-
 class ClusterUnreachable(SiteError):
     """The API server {server} does not answer: {detail}."""
 

@@ -33,7 +33,7 @@ from mxinstall.site.written import commented
 from mxinstall.trust import check_signature, store_path
 from sitebundle.archive import BundleReader
 from sitebundle.atomic import create_durably
-from sitebundle.errors import AnswersMissing, SiteInvalid, StorageClassMissing
+from sitebundle.errors import SiteInvalid, StorageClassMissing
 from sitebundle.rendering import merged
 
 
@@ -75,8 +75,10 @@ class Written:
 
 
 def write_first_site(wanted: Wanted, person: Talk | None) -> Written:
-    """Look, ask `person` (or take the defaults), write. Raises SiteInvalid when there is such a file, or for faults;
-    AnswersMissing when nobody is there to answer; and what the bundle, the trust and the cluster have to say.
+    """Look, ask `person` (or take the defaults), write.
+
+    Raises SiteInvalid when there is such a file, for faults, and for what is missing when nobody is there to
+    answer; and what the bundle, the trust and the cluster have to say.
     """
     _require_free(wanted.site_file)
     given = given_answers(wanted.answers, wanted.settings)
@@ -112,8 +114,7 @@ def first_site(wanted: Wanted, given: Answers, carried: Carried, cluster: Looks,
     at_the_end = _unless_missing(nobody, last)
     answers = interview(seen, profiles, built_for, wanted.name, given, talk, at_the_end, registry_answers)
     if nobody.missing:
-        questions = ", ".join(prompt.field for prompt in nobody.missing)
-        raise AnswersMissing(questions=questions, settings="; ".join(unanswered(nobody.missing)))
+        raise invalid(wanted.site_file, [unanswered(prompt) for prompt in nobody.missing])
     site, warnings = made[-1]
     notes = [f"Written by mxinstall init for the cluster at {seen.server}."]
     if seen.network:

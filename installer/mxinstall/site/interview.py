@@ -6,12 +6,13 @@ A step asks one question at most, and none that is answered already; one can go 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
+from mxinstall.site.faults import Fault
 from mxinstall.site.fields import Leaf, leaves, meaning_of, plain_text
 from mxinstall.site.look import Seen
 from mxinstall.site.model import HOW_WRITTEN
@@ -369,8 +370,8 @@ def fault_in(path: str, answer: str) -> str | None:
     return None
 
 
-def unanswered(missing: list[Prompt]) -> Iterator[str]:
-    """`--set` for each, with what there is to choose from."""
-    for prompt in missing:
-        known = f" (one of {', '.join(name for name, _ in prompt.choices)})" if prompt.choices else ""
-        yield f"--set {prompt.field}=…{known}"
+def unanswered(prompt: Prompt) -> Fault:
+    """What a script is told of a question without a default: how to answer it, and what there is to choose from."""
+    known = f" (one of {', '.join(name for name, _ in prompt.choices)})" if prompt.choices else ""
+    todo = f"--set {prompt.field}=…{known}, or answer at a terminal"
+    return Fault("answer.missing", prompt.field, "is not answered, and has no default here", todo)

@@ -36,7 +36,7 @@ from mxinstall.site.schema import schema, text
 from mxinstall.site.source import read_source
 from mxinstall.site.written import commented
 
-from sitebundle.errors import AnswersMissing, SiteInvalid, StorageClassMissing
+from sitebundle.errors import SiteInvalid, StorageClassMissing
 
 HERE = Path(__file__).parent
 
@@ -326,10 +326,12 @@ def test_a_fault_in_a_file_of_answers_has_its_line(tmp_path: Path) -> None:
 
 def test_nobody_to_ask_is_told_everything_that_is_missing(tmp_path: Path) -> None:
     cluster = three_nodes(storage_class("fast"), storage_class("bulk"))
-    with pytest.raises(AnswersMissing) as caught:
+    with pytest.raises(SiteInvalid) as caught:
         made(tmp_path, cluster, profile="small")
-    assert "spec.storage.database, spec.storage.default, spec.edge.address" in caught.value.message
-    assert "--set spec.storage.database=… (one of bulk, fast)" in caught.value.what_to_do
+    told = {fault["field"]: fault["todo"] for fault in caught.value.fields["faults"]}
+    assert set(told) == {"spec.storage.database", "spec.storage.default", "spec.edge.address"}
+    assert told["spec.storage.database"].startswith("--set spec.storage.database=… (one of bulk, fast)")
+    assert "spec.edge.address is not answered" in caught.value.message
     assert files(tmp_path) == []
     settings = ["spec.storage.database=fast", "spec.storage.default=bulk", "spec.edge.address=10.90.0.9"]
     assert made(tmp_path, cluster, settings=settings, profile="small").site.spec.storage.objects == "bulk"
