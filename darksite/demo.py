@@ -186,7 +186,8 @@ def _name_the_backup_host(site: Site, places: Places, carried: Path, trusting: S
     site_file = site.installer_state / SITE_NAME / "site.yaml"
     if not site_file.exists():
         site_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _mxinstall(site, ["init", "--bundle", str(carried), "--name", SITE_NAME, "--site", str(site_file), *trusting])
+        chosen = ["--yes", "--name", SITE_NAME, "--site", str(site_file)]
+        _mxinstall(site, ["init", "--bundle", str(carried), *chosen, *trusting])
     text = site_file.read_text()
     notes = [line for line in text.splitlines() if line.startswith("#")]
     answers = yaml.safe_load(text)

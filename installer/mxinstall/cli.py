@@ -16,6 +16,7 @@ COMMANDS = {
     "trust": ("mxinstall.commands.trust:command", "Say whose bundles this site believes."),
     "verify": ("mxinstall.commands.verify:command", "Check a bundle, or with --live the running system."),
     "init": ("mxinstall.commands.init:command", "Write a site.yaml that fits the cluster."),
+    "site": ("mxinstall.commands.site:command", "Check a site.yaml, or print its JSON Schema."),
     "preflight": ("mxinstall.commands.preflight:command", "Find out whether the site is fit, before anything changes."),
     "plan": ("mxinstall.commands.plan:command", "Show what would change and how many bytes would move."),
     "seed": ("mxinstall.commands.seed:command", "Fill the site's registry from the bundle."),

@@ -18,6 +18,7 @@ from sitebundle.stack import Release, Stack
 if TYPE_CHECKING:
     from mxinstall.opening import Opening
     from mxinstall.preflight.probes import ProbeSpace
+    from mxinstall.site.bundle_values import BundleValues
 
 Rendered = Mapping[str, tuple[Object, ...]]
 
@@ -34,6 +35,7 @@ class Context:
         state: Path,
         *,
         render: Callable[[], Rendered],
+        values: Callable[[], BundleValues] | None = None,
     ) -> None:
         self.cluster = cluster
         self.manifest = manifest
@@ -42,11 +44,17 @@ class Context:
         self.state = state
         self.space: ProbeSpace | None = None
         self._render = render
+        self._values = values
 
     @cached_property
     def rendered(self) -> Rendered:
         """Every release with this site's values."""
         return self._render()
+
+    @cached_property
+    def bundle_values(self) -> BundleValues | None:
+        """What each chart is given at this site, without rendering; None where the bundle is not at hand."""
+        return self._values() if self._values else None
 
     @cached_property
     def version(self) -> str:
@@ -107,7 +115,14 @@ def context_for(opening: Opening, cluster: Cluster) -> Context:
             for name, (objects, _) in render_releases(cluster, opening.carried, opening.site, helm).items()
         }
 
-    return Context(cluster, opening.reader.manifest, opening.carried.stack, opening.site, opening.state, render=render)
+    def values() -> BundleValues:
+        from mxinstall.site.bundle_values import bundle_values
+
+        carried = opening.carried
+        return bundle_values(carried.stack, carried.directory, carried.charts, opening.site)
+
+    stack, manifest = opening.carried.stack, opening.reader.manifest
+    return Context(cluster, manifest, stack, opening.site, opening.state, render=render, values=values)
 
 
 def name_of(obj: Object) -> str:

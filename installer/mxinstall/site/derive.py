@@ -43,10 +43,10 @@ class Choice:
 def derive(cluster: Looks, manifest: BundleManifest, stack: Stack, name: str = "site-1") -> tuple[Site, list[Choice]]:
     """A site that fits what is seen, and the choices made. Raises StorageClassMissing when there is no class."""
     nodes = cluster.list("v1", "Node")
-    node_address = next((address for node in nodes if (address := _internal_address(node))), None)
+    node_address = next((address for node in nodes if (address := internal_address(node))), None)
     own = own_address(node_address or (urlsplit(cluster.server).hostname or "127.0.0.1"))
     storage_class, why_class = _storage_class(cluster.list("storage.k8s.io/v1", "StorageClass"))
-    api_server, api_server_ports = _api_server(cluster.list("discovery.k8s.io/v1", "EndpointSlice"), nodes)
+    api_server, api_server_ports = api_server_of(cluster.list("discovery.k8s.io/v1", "EndpointSlice"), nodes)
     profile = manifest.profile if manifest.profile in stack.profiles else stack.profiles[0]
     server_name = f"{name}.site"
     registry = f"{own}:{REGISTRY_PORT}"
@@ -102,12 +102,13 @@ def own_address(peer: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _internal_address(node: dict[str, Any]) -> str | None:
+def internal_address(node: dict[str, Any]) -> str | None:
+    """The first address that a node has inside the cluster's network."""
     addresses = node.get("status", {}).get("addresses", [])
     return next((entry["address"] for entry in addresses if entry.get("type") == "InternalIP"), None)
 
 
-def _api_server(slices: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def api_server_of(slices: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The addresses behind Service `kubernetes`, each as a range of its own, and the ports of the API server.
 
     An address that is a node's brings what else packets of that node may come from: its other addresses, and the first
@@ -140,13 +141,18 @@ def _addresses(node: dict[str, Any]) -> list[str]:
     return [entry["address"] for entry in told if entry.get("type") in ("InternalIP", "ExternalIP")]
 
 
-def _storage_class(classes: list[dict[str, Any]]) -> tuple[str, str]:
-    names = sorted(entry["metadata"]["name"] for entry in classes)
-    defaults = sorted(
+def default_classes(classes: list[dict[str, Any]]) -> list[str]:
+    """The names of the StorageClasses that are marked as the cluster's default, sorted."""
+    return sorted(
         entry["metadata"]["name"]
         for entry in classes
         if any((entry["metadata"].get("annotations") or {}).get(key) == "true" for key in _DEFAULT_CLASS)
     )
+
+
+def _storage_class(classes: list[dict[str, Any]]) -> tuple[str, str]:
+    names = sorted(entry["metadata"]["name"] for entry in classes)
+    defaults = default_classes(classes)
     if defaults:
         return defaults[0], "the cluster's default StorageClass"
     if len(names) == 1:

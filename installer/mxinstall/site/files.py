@@ -1,27 +1,25 @@
 """Reading and writing `site.yaml`, and where this host keeps a site's state.
 
-A given `site.yaml` is never rewritten. Faults name the field, its line and column, and a near match.
+A given `site.yaml` is never rewritten. All its faults are told at once; what a fault says is `faults` and `values`.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from mxinstall.site.model import KEPT, Site
+from mxinstall.site.faults import Fault, told
+from mxinstall.site.model import Site
+from mxinstall.site.source import MOST_BYTES, Source, read_source
+from mxinstall.site.values import site_from
 from sitebundle.atomic import create_durably
 from sitebundle.errors import SiteInvalid
 
 FILE = "site.yaml"
-_PathParts = tuple[str | int, ...]
 
 
 def state_root() -> Path:
@@ -50,30 +48,49 @@ def known_site(path: Path | None) -> Site:
 def read_site(path: Path, *, kept: bool = False) -> Site:
     """Read and check a `site.yaml`; with `kept` as that of a system that was installed, not of one that is to be.
 
-    Raises SiteInvalid with field, line and column of the first fault.
+    Raises SiteInvalid with every fault: field, line and column, what was seen, what to do.
     """
+    site, _ = read_with_places(path, kept=kept)
+    return site
+
+
+def read_with_places(path: Path, *, kept: bool = False) -> tuple[Site, Source]:
+    """As `read_site`, and where each value stands. Raises SiteInvalid."""
+    source, site, faults = _read(path, kept)
+    if faults or site is None or source is None:
+        raise invalid(path, faults)
+    return site, source
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """The plain values of a file that may lack any field, and is else a `site.yaml`. Raises SiteInvalid."""
+    source, _, faults = _read(path, False)
+    faults = [fault for fault in faults if fault.id != "field.missing"]
+    if faults or source is None:
+        raise invalid(path, faults)
+    return source.content
+
+
+def _read(path: Path, kept: bool) -> tuple[Source | None, Site | None, list[Fault]]:
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, ValueError) as fault:
-        raise SiteInvalid(path=path, detail=str(fault)) from fault
-    except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SiteInvalid(path=path, detail=f"{place}{fault.problem or fault.context}") from fault
-    except yaml.YAMLError as fault:
-        raise SiteInvalid(path=path, detail=str(fault)) from fault
-    if not isinstance(content, dict):
-        raise SiteInvalid(path=path, detail="line 1, column 1: this is not a mapping with apiVersion, kind and spec")
-    repeated = _repeated_key(tree)
-    if repeated:
-        raise SiteInvalid(path=path, detail=repeated)
-    try:
-        return Site.model_validate(content, context=KEPT if kept else None)
-    except ValidationError as fault:
-        first = min(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
-        raise SiteInvalid(path=path, detail=_explain(first, tree)) from fault
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as fault:
+        raise SiteInvalid(path=path, detail=str(fault), faults=[]) from fault
+    source, faults = read_source(data)
+    if kept:
+        # What was installed was installed with what YAML made of the number.
+        faults = [fault for fault in faults if fault.id != "yaml.number"]
+    if source is None:
+        return None, None, faults
+    site, more = site_from(source, kept=kept)
+    places = {(fault.line, fault.column) for fault in faults}
+    return source, site, faults + [fault for fault in more if (fault.line, fault.column) not in places]
+
+
+def invalid(path: Path, faults: Sequence[Fault]) -> SiteInvalid:
+    """The one error that tells all of them, by line."""
+    return SiteInvalid(path=path, detail=told(faults), faults=[fault.as_json() for fault in sorted(faults)])
 
 
 def write_site(site: Site, notes: Iterable[str], path: Path) -> None:
@@ -82,78 +99,3 @@ def write_site(site: Site, notes: Iterable[str], path: Path) -> None:
     lines += [f"# - {note}" for note in notes]
     body = yaml.safe_dump(site.as_mapping(), sort_keys=False, allow_unicode=True)
     create_durably(path, ("\n".join(lines) + "\n" + body).encode())
-
-
-def _explain(error: ErrorDetails, tree: yaml.Node | None) -> str:
-    location: _PathParts = tuple(error["loc"])
-    mark = _place(tree, location)
-    place = f"line {mark[0]}, column {mark[1]}: " if mark else ""
-    field = ".".join(str(part) for part in location)
-    if error["type"] == "extra_forbidden":
-        return f"{place}{field} is not a field of site.yaml{_near(location)}"
-    if error["type"] == "missing":
-        return f"{place}{field} is missing"
-    if error["type"] == "string_pattern_mismatch":
-        return f"{place}{field}: {str(error['input'])[:80]!r} is not written as this field wants it"
-    message = re.sub(r"^Value error, ", "", error["msg"])
-    message = message[:1].lower() + message[1:]
-    return f"{place}{field}: {message}, seen {str(error['input'])[:80]!r}"
-
-
-def _near(location: _PathParts) -> str:
-    model = _model_at(location[:-1])
-    if model is None:
-        return ""
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
-
-
-def _model_at(location: _PathParts) -> type[BaseModel] | None:
-    model: type[BaseModel] = Site
-    for part in location:
-        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-        inner = _model_in(fields.get(str(part)))
-        if inner is None:
-            return None
-        model = inner
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model of a field: itself, or the one inside `Model | None`."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-
-
-def _place(tree: yaml.Node | None, location: _PathParts) -> tuple[int, int] | None:
-    """Line and column, from 1, of the deepest part of `location` that the file has."""
-    node, mark = tree, tree.start_mark if tree else None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-            if found is None:
-                break
-            mark, node = found[0].start_mark, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            mark = node.start_mark
-        else:
-            break
-    return (mark.line + 1, mark.column + 1) if mark else None
-
-
-def _repeated_key(node: yaml.Node | None) -> str | None:
-    """YAML lets the last of two equal keys win in silence; an operator would not see which one counts."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                return f"line {key.start_mark.line + 1}, column {key.start_mark.column + 1}: {key.value} is given twice"
-            seen.add(key.value)
-            inner = _repeated_key(value)
-            if inner:
-                return inner
-    if isinstance(node, yaml.SequenceNode):
-        return next((found for item in node.value if (found := _repeated_key(item))), None)
-    return None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from mxinstall.site import PortRange, Site, derive, read_site, write_site
-from pydantic import BaseModel
+from mxinstall.site import PortRange, derive, read_site, write_site
 
 from sitebundle.errors import SiteInvalid, StorageClassMissing
 from sitebundle.manifest import BundleManifest
@@ -218,20 +215,3 @@ def test_a_given_site_is_never_rewritten(tmp_path: Path, stack: Stack, manifest:
 def test_a_cluster_without_storage_classes_cannot_be_derived_from(stack: Stack, manifest: BundleManifest) -> None:
     with pytest.raises(StorageClassMissing):
         derive(LookedAt([]), manifest, stack)
-
-
-def test_every_field_is_on_the_page_and_every_row_is_a_field() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "reference" / "site-yaml.md").read_text()
-    rows = set(re.findall(r"^\| `([a-zA-Z0-9.]+)` \|", page, re.MULTILINE))
-    assert rows == set(leaves(Site)) - {"apiVersion", "kind"}
-
-
-def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        path = prefix + (field.alias or name)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if inner is None:
-            yield path
-        else:
-            yield from leaves(inner, f"{path}.")
