@@ -25,7 +25,6 @@ WHOLE = (
     *(f"installer/mxinstall/{part}.py" for part in ("authority_change", "node_loss", "status")),
 )
 """That, and what tells about a system that is installed, and mends it."""
-OUTLOOK = ("installer/mxinstall/outlook", "tests/support/waves_chart.py")
 LONGEST_SECONDS = 1500
 OUTSIDE = "MXMATRIX_OUTSIDE"
 """Names the network in which the series runs: not every machine lets its first process's be entered."""
@@ -103,7 +102,13 @@ _module(
 )
 _module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", WHOLE, 240, alone=True)
 _module("rollout-order", "In which order a change reaches processes, on a real API server", WHOLE, 420, alone=True)
-_module("outlook", "What the plan foretells is what happens, on a real API server", (*WHOLE, *OUTLOOK), 120, alone=True)
+_module(
+    "outlook",
+    "What the plan foretells is what happens, on a real API server",
+    (*WHOLE, "installer/mxinstall/outlook"),
+    120,
+    alone=True,
+)
 _module("node-loss", "A node that is lost for good is given up and taken back", WHOLE, 300, alone=True)
 _module(
     "network-policies",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -94,18 +94,14 @@ def _leaving(cluster: Cluster, entries: Sequence[Deployed]) -> list[Seen]:
     return found
 
 
-def by_operators(
-    planned: Iterable[PlannedRelease], seen: Mapping[str, Sequence[Seen]], clusters: Iterable[Object]
-) -> list[Restart]:
+def by_operators(seen: Iterable[Seen], clusters: Iterable[Object]) -> list[Restart]:
     """PostgreSQL instances that a new version of their operator replaces: its manager runs inside of them."""
-    changed = any(
-        change.object.kind == "Deployment" and any(field.path.endswith("image") for field in change.fields)
-        for release in planned
-        if release.name in seen and any(obj.get("kind") == "Deployment" for obj in release.objects)
-        for change in (entry.change for entry in seen[release.name])
-        if "cnpg" in change.object.name
+    operators = (
+        entry.change
+        for entry in seen
+        if entry.change.object.kind == "Deployment" and "cnpg" in entry.change.object.name
     )
-    if not changed:
+    if not any(field.path.endswith("image") for change in operators for field in change.fields):
         return []
     how = "one after the other, the primary last (writes pause for seconds): the operator's new version"
     return [Restart(str(deployed(obj)), int(obj["spec"].get("instances", 1)), how) for obj in clusters]

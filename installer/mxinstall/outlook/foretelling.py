@@ -10,7 +10,7 @@ from mxinstall.deploy.inventory import ReleaseRecord
 from mxinstall.deploy.journal import read_accounts
 from mxinstall.outlook.changes import Seen, by_operators, of_release, of_removed
 from mxinstall.outlook.durations import expected, read_rates
-from mxinstall.outlook.model import Outlook, Restart
+from mxinstall.outlook.model import Outlook
 from mxinstall.plan import Plan
 from mxinstall.site import Site
 from sitebundle.errors import TransportError
@@ -35,10 +35,11 @@ def foretell(
         planned.name: of_release(cluster, planned, inventory.get(planned.name)) for planned in plan.releases
     }
     seen |= {name: of_removed(cluster, inventory[name]) for name in plan.removed}
-    restarts = [entry.restart for changes in seen.values() for entry in changes if entry.restart is not None]
+    everything = [entry for changes in seen.values() for entry in changes]
+    restarts = [entry.restart for entry in everything if entry.restart is not None]
     known = {restart.workload for restart in restarts}
     instances = [cluster.get(*_POSTGRES, name, namespace) for name, namespace in _clusters_of(plan)]
-    by_operator = by_operators(plan.releases, seen, [found for found in instances if found is not None])
+    by_operator = by_operators(everything, [found for found in instances if found is not None])
     restarts += [restart for restart in by_operator if restart.workload not in known]
     applied = [planned.name for planned in plan.releases if planned.change != "unchanged"]
     return Outlook(
@@ -49,7 +50,7 @@ def foretell(
         objects={name: tuple(entry.change for entry in changes) for name, changes in seen.items() if changes},
         restarts=tuple(sorted(restarts, key=lambda restart: restart.workload)),
         durations=expected(plan.bytes_to_move, applied, read_accounts(cluster), read_rates(state)),
-        for_good=tuple(_for_good(plan, inventory, seen, restarts)),
+        for_good=tuple(_for_good(plan, inventory, everything)),
         around={
             "namespaces": plan.namespaces,
             "secrets": plan.secrets,
@@ -93,12 +94,7 @@ def _clusters_of(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _for_good(
-    plan: Plan,
-    inventory: Mapping[str, ReleaseRecord],
-    seen: Mapping[str, Sequence[Seen]],
-    restarts: Sequence[Restart],
-) -> list[str]:
+def _for_good(plan: Plan, inventory: Mapping[str, ReleaseRecord], seen: Sequence[Seen]) -> list[str]:
     """What no later command takes back."""
     newest = max((record.generation for record in inventory.values()), default=0)
     found = []
@@ -110,11 +106,9 @@ def _for_good(
     found += [f"{name} leaves the site with all that is not data" for name in plan.removed]
     if plan.crds and inventory:
         found.append(f"{len(plan.crds)} CRDs change; what is stored is kept, older versions of them do not come back")
-    gone = [
-        str(entry.change.object) for changes in seen.values() for entry in changes if entry.change.action == "delete"
-    ]
+    gone = sum(entry.change.action == "delete" for entry in seen)
     if gone and not plan.removed:
-        found.append(f"{len(gone)} objects are deleted")
+        found.append(f"{gone} objects are deleted")
     return found
 
 
