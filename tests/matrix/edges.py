@@ -41,6 +41,8 @@ TRIES = 60
 PATIENCE_SECONDS = 2.0
 """How long a client tries again what failed: a proof that waits for better times would take minutes to fail."""
 ARCHIVED_WITHIN_SECONDS = 20.0
+LOOKED_WITHIN_SECONDS = 12.0
+"""How long PostgreSQL's operator is given to ask every instance, twice if it must, and to write what it saw."""
 POSTGRES = "postgres"
 NOBODY = {"matchLabels": {"mxbundle.io/taken-away": "true"}}
 
@@ -104,23 +106,26 @@ Attempt = Callable[[], str]
 def _each_rule_alone(trial: Trial, proof: Proof) -> Row:
     """Each end of the edge: the step passes, fails without it and goes on failing, and passes with it again."""
     row: Row = {"step": proof.step, "rules": {}, "seconds": 0.0}
-    with _tried(trial, proof) as attempt, _without(trial, proof.without):
+    with _tried(trial, proof) as attempt:
         rules = _rules(trial, proof.edge)
         # What is brought asks anew each time: it holds no connection, and those of others are none of its business.
         ports = [] if proof.edge in BROUGHT else [port for rule in rules for port in _ports(rule)]
         cut = sorted({*proof.cut, *ports})
-        # The same disturbance with every rule in its place: what fails later than this fails for want of the rule.
-        row["mends"] = mends = _disturbed(trial, attempt, proof, cut, row)
+        with _without(trial, proof.without):
+            # The same disturbance with every rule in its place: what fails later than this fails for want of the rule.
+            row["mends"] = mends = _disturbed(trial, attempt, proof, cut, row)
         for rule in rules:
             seen = row["rules"][_name(rule)] = {}
-            seen["tries_until_it_passed_before"] = _must_pass(attempt, proof.step, row, f"with {_name(rule)}")
-            with _taken_away(trial, rule):
-                _forget_connections(trial, cut)
-                _restart(trial, proof.restart)
-                began = time.monotonic()
-                time.sleep(mends + 2.0)
-                seen.update(_must_fail(attempt, proof.step, rule, row))
-                row["seconds"] = max(row["seconds"], round(time.monotonic() - began, 1))
+            # The other edge comes back with the rule: without the API server no instance can finish a failover.
+            with _without(trial, proof.without):
+                seen["tries_until_it_passed_before"] = _must_pass(attempt, proof.step, row, f"with {_name(rule)}")
+                with _taken_away(trial, rule):
+                    _forget_connections(trial, cut)
+                    _restart(trial, proof.restart)
+                    began = time.monotonic()
+                    time.sleep(mends + 2.0)
+                    seen.update(_must_fail(attempt, proof.step, rule, row))
+                    row["seconds"] = max(row["seconds"], round(time.monotonic() - began, 1))
             again = f"after {_name(rule)} was put back"
             seen["tries_until_it_passed_after"] = _must_pass(attempt, proof.step, row, again)
     return row
@@ -291,13 +296,14 @@ def _register(trial: Trial, _people: People, _step: str) -> None:
 def _status(trial: Trial, _people: People, step: str) -> None:
     """`status RELEASE`: as `mxinstall status` says it, the release is ready and none of its pods is in trouble.
 
-    What it says of PostgreSQL is what the operator wrote when it last had a reason to look: it is given one first.
+    What it says of PostgreSQL is what the operator wrote when it last had a reason to look: it is given one, and time.
+    A second reason while it looks would be a conflict for it, and it would begin anew instead of writing what it saw.
     """
     release = step.partition(" ")[2]
     if release == POSTGRES:
         note = {"metadata": {"annotations": {"mxbundle.io/looked-at": str(time.time_ns())}}}
         trial.cluster.patch("postgresql.cnpg.io/v1", "Cluster", "postgres", note, "matrix-data")
-        time.sleep(5.0)
+        time.sleep(LOOKED_WITHIN_SECONDS)
     status = read_status(trial.cluster)
     (found,) = (one for one in status.releases if one.name == release)
     troubles = [
