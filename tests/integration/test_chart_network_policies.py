@@ -149,6 +149,14 @@ def test_an_edge_that_needs_a_value_is_there_only_with_it() -> None:
     assert shipped - {""} == set(asked) - needless
 
 
+def test_synapse_reaches_postgresql_by_the_pooler_or_where_there_is_none_the_instances() -> None:
+    for pooler, taken_in in ((True, "cnpg.io/poolerName"), (False, "cnpg.io/cluster")):
+        ends = edges(policies(over={"postgres": {"pooler": {"enabled": pooler}}}))["clients-to-postgres"]
+        assert list(ends["in"]["spec"]["podSelector"]["matchLabels"]) == [taken_in]
+        (way_out,) = ends["out"]["spec"]["egress"]
+        assert way_out["ports"] == ends["in"]["spec"]["ingress"][0]["ports"]
+
+
 def test_no_rule_but_that_of_allowed_addresses_lets_through_without_naming_ports() -> None:
     for entry in policies(over=EVERYTHING):
         if entry["metadata"]["name"] == "synapse-to-allowed-addresses-out":

@@ -100,6 +100,7 @@ _module(
     (*CHARTS, *WHOLE),
     600,
 )
+_module("direct", "Synapse connects past the pooler, straight to the primary, and back", (*CHARTS, *WHOLE), 480)
 _module("certificates-renewed", "Certificates are renewed everywhere, on a real API server", WHOLE, 240, alone=True)
 _module("rollout-order", "In which order a change reaches processes, on a real API server", WHOLE, 420, alone=True)
 _module(

@@ -36,6 +36,17 @@ def test_the_foundation_comes_first_the_operator_before_the_database_and_synapse
     assert levels[-1] == ["synapse"]
 
 
+@pytest.mark.parametrize(
+    ("image", "oldest"), [("synapse", (1, 159)), ("cloudnative-pg", (1, 30)), ("valkey", (9,)), ("haproxy", (3, 2))]
+)
+def test_no_image_is_of_a_line_that_has_ended(image: str, oldest: tuple[int, ...]) -> None:
+    """Older ones have known security advisories, or get no more mends."""
+    tag = Reference.parse(stack().images[image]).tag
+    assert tag is not None
+    numbers = tuple(int(part) for part in re.findall(r"\d+", tag.partition("-")[0]))
+    assert numbers[: len(oldest)] >= oldest
+
+
 def test_each_image_of_the_table_is_used_and_has_a_contract_for_exactly_that_reference() -> None:
     used = {key for release in stack().releases for key in release.images}
     used |= {override.image for release in stack().releases for override in release.overrides if override.image}
