@@ -21,16 +21,16 @@ one thing is broken. *Writes again* is the longest time in seconds without an ac
 there is lost. Unacknowledged ones are counted, not hidden. Where the whole site loses its power, *whole again* counts
 from that moment until the whole proof has passed and every part is back; the rows in `failures.jsonl` have the order of
 the start, its seed, and the seconds from the first machine's start to the proof. What a machine's init does at boot is
-done for it there: containerd and kubelets are started, and the registry by `mxinstall registry start`. Figures are single
-runs, not statistics.
+done for it there: containerd and kubelets are started, and the registry by `mxinstall registry start`. Figures are
+single runs, not statistics.
 """,
     "edges": """# Network policies, each edge taken away alone
 
 Each row is one run against a whole installed system: the named step passes; the policy of one end of the edge is made
 to select no pod, and the step must fail three times in a row over five seconds or longer; it is put back, and the step
 must pass. Tries are bounded, and their numbers are in the row. *Seconds* is how long the failing took. Most steps are
-steps of `mxinstall verify --live`; `status` and `reconciled` are what `mxinstall status` says, and `accepts`, `archived`,
-`names`, `ask` and `scrape` are of this matrix. A row ages with the policies, not with the matrix's own code.
+steps of `mxinstall verify --live`; `status` and `reconciled` are what `mxinstall status` says, and `accepts`,
+`archived`, `names`, `ask` and `scrape` are of this matrix. A row ages with the policies, not with the matrix's own code.
 
 Edges that this system does not have by itself (`ask` and `scrape` steps) are brought for the case: the policies of the
 chart, rendered with the value that turns them on, and pods with the labels that the edge names. Their requests are real
