@@ -30,7 +30,7 @@ Each row is one run against a whole installed system: the named step passes; the
 to select no pod, and the step must fail three times in a row over five seconds or longer; it is put back, and the step
 must pass. Tries are bounded, and their numbers are in the row. *Seconds* is how long the failing took. Most steps are
 steps of `mxinstall verify --live`; `status` and `reconciled` are what `mxinstall status` says, and `accepts`,
-`archived`, `names`, `ask` and `scrape` are of this matrix. A row ages with the policies, not with the matrix's own code.
+`archived`, `names`, `ask` and `scrape` are of this matrix. A row ages with the policies, not with the matrix's code.
 
 Edges that this system does not have by itself (`ask` and `scrape` steps) are brought for the case: the policies of the
 chart, rendered with the value that turns them on, and pods with the labels that the edge names. Their requests are real
