@@ -25,6 +25,7 @@ from mxinstall.proof.steps import Disproved, scene_of
 from mxinstall.status import read_status
 
 from darksite import network_policy, pods
+from darksite.site import Node
 from sitebundle.errors import MxError
 from tests.matrix.brought import BROUGHT, brought
 from tests.matrix.names import resolved
@@ -38,6 +39,7 @@ PASSES_WITHIN_SECONDS = 240.0
 FAILURES = 3
 FAILING_SECONDS = 5.0
 TRIES = 60
+ENFORCED_WITHIN_SECONDS = 60.0
 PATIENCE_SECONDS = 2.0
 """How long a client tries again what failed: a proof that waits for better times would take minutes to fail."""
 ARCHIVED_WITHIN_SECONDS = 20.0
@@ -205,14 +207,38 @@ def _without(trial: Trial, edge: str) -> Iterator[None]:
 
 
 def _select(trial: Trial, rule: Object, selector: Any) -> None:
+    """Change whom a policy selects, and wait until every node that has such a pod enforces it so."""
     meta = rule["metadata"]
+    selected = trial.pods(meta["namespace"], _words(rule["spec"]["podSelector"]))
+    homes = {pod["spec"]["nodeName"] for pod in selected if pod["status"]["phase"] == "Running"}
+    before = {node: _enforced(node) for node in trial.site.nodes if node.name in homes}
     change = [{"op": "replace", "path": "/spec/podSelector", "value": selector}]
     trial.cluster.patch("networking.k8s.io/v1", "NetworkPolicy", meta["name"], change, meta["namespace"], type="json")
+    deadline = time.monotonic() + ENFORCED_WITHIN_SECONDS
+    while before and time.monotonic() < deadline:
+        before = {node: rules for node, rules in before.items() if _enforced(node) == rules}
+        time.sleep(0.5)
+    if before:
+        raise Wrong(f"{_name(rule)} is not in force on {', '.join(sorted(node.name for node in before))}")
+
+
+def _words(selector: Any) -> str:
+    """A label selector as a query takes it."""
+    terms = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for term in selector.get("matchExpressions") or ():
+        terms.append(f"{term['key']} {term['operator'].lower()} ({','.join(term['values'])})")
+    return ",".join(terms)
+
+
+def _enforced(node: Node) -> str:
+    """The rules of a node's packet filter."""
+    command = ["nsenter", f"--net={node.namespace_path}", "--", "iptables", "-w", "-S"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
 def _forget_connections(trial: Trial, ports: Sequence[int]) -> None:
-    """Let every node forget the TCP connections to these ports, once the rules of now are in force."""
-    time.sleep(1.5)
+    """Let every node forget the TCP connections to these ports."""
+    time.sleep(0.5)
     for node in trial.site.nodes:
         for port in ports:
             # By the port that answers: a connection to a service was opened to another one.
