@@ -40,11 +40,15 @@ FAILURES = 3
 FAILING_SECONDS = 5.0
 TRIES = 60
 ENFORCED_WITHIN_SECONDS = 60.0
+ANSWER_SECONDS = 8.0
+"""How long a client waits for one answer: without sentinels there is no master for a minute, and then an empty one."""
 PATIENCE_SECONDS = 2.0
 """How long a client tries again what failed: a proof that waits for better times would take minutes to fail."""
 ARCHIVED_WITHIN_SECONDS = 20.0
 LOOKED_WITHIN_SECONDS = 12.0
-"""How long PostgreSQL's operator is given to ask every instance, twice if it must, and to write what it saw."""
+"""How long PostgreSQL's operator is given to ask every instance, and to write what it saw."""
+LOOK_SECONDS = 3.0
+"""Between two looks at what it wrote: one that gets no answer at all takes it a minute and a half."""
 POSTGRES = "postgres"
 NOBODY = {"matchLabels": {"mxbundle.io/taken-away": "true"}}
 
@@ -126,8 +130,10 @@ def _each_rule_alone(trial: Trial, proof: Proof) -> Row:
                     _restart(trial, proof.restart)
                     began = time.monotonic()
                     time.sleep(mends + 2.0)
+                    _remind(trial, proof)
                     seen.update(_must_fail(attempt, proof.step, rule, row))
                     row["seconds"] = max(row["seconds"], round(time.monotonic() - began, 1))
+            _remind(trial, proof)
             again = f"after {_name(rule)} was put back"
             seen["tries_until_it_passed_after"] = _must_pass(attempt, proof.step, row, again)
     return row
@@ -148,10 +154,12 @@ def _tried(trial: Trial, proof: Proof) -> Iterator[Attempt]:
 
 def _disturbed(trial: Trial, attempt: Attempt, proof: Proof, cut: list[int], row: Row) -> float:
     """Seconds after which the step passes when its connections were forgotten and its pod was started anew."""
+    _remind(trial, proof)
     _must_pass(attempt, proof.step, row, "before anything was done")
     _forget_connections(trial, cut)
     _restart(trial, proof.restart)
     began = time.monotonic()
+    _remind(trial, proof)
     _must_pass(attempt, proof.step, row, "after its connections were forgotten")
     return round(time.monotonic() - began, 1)
 
@@ -311,6 +319,18 @@ def _proof_step(trial: Trial, people: People, step: str) -> None:
     STEPS[step].act(people.scene)
 
 
+def _remind(trial: Trial, proof: Proof) -> None:
+    """Give PostgreSQL's operator a reason to look, where its word is the step, and time for it.
+
+    Once for each change, never while it looks: whoever writes to the Cluster then makes it begin anew, and it never
+    comes to write what it saw.
+    """
+    if proof.step.endswith(f" {POSTGRES}") and proof.step.split(" ")[0] in ("status", "reconciled"):
+        note = {"metadata": {"annotations": {"mxbundle.io/looked-at": str(time.time_ns())}}}
+        trial.cluster.patch("postgresql.cnpg.io/v1", "Cluster", "postgres", note, "matrix-data")
+        time.sleep(LOOKED_WITHIN_SECONDS)
+
+
 def _register(trial: Trial, _people: People, _step: str) -> None:
     """The proof's step `register`: it makes users of its own, whom nobody knows before."""
     scene = scene_of(context_of(trial.cluster, trial.answers))
@@ -322,14 +342,11 @@ def _register(trial: Trial, _people: People, _step: str) -> None:
 def _status(trial: Trial, _people: People, step: str) -> None:
     """`status RELEASE`: as `mxinstall status` says it, the release is ready and none of its pods is in trouble.
 
-    What it says of PostgreSQL is what the operator wrote when it last had a reason to look: it is given one, and time.
-    A second reason while it looks would be a conflict for it, and it would begin anew instead of writing what it saw.
+    What it says of PostgreSQL is what the operator wrote when it last looked: see `_remind`.
     """
     release = step.partition(" ")[2]
     if release == POSTGRES:
-        note = {"metadata": {"annotations": {"mxbundle.io/looked-at": str(time.time_ns())}}}
-        trial.cluster.patch("postgresql.cnpg.io/v1", "Cluster", "postgres", note, "matrix-data")
-        time.sleep(LOOKED_WITHIN_SECONDS)
+        time.sleep(LOOK_SECONDS)
     status = read_status(trial.cluster)
     (found,) = (one for one in status.releases if one.name == release)
     troubles = [
@@ -392,7 +409,7 @@ class Impatient(Homeserver):
     """A homeserver whose client soon gives up."""
 
     def call(self, *arguments: Any, **options: Any) -> bytes:
-        return super().call(*arguments, **{"timeout_seconds": 15.0, **options, "patience_seconds": PATIENCE_SECONDS})
+        return super().call(*arguments, **{"timeout_seconds": ANSWER_SECONDS, **options, "patience_seconds": PATIENCE_SECONDS})
 
 
 def _impatient(people: People) -> None:
