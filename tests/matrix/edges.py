@@ -409,7 +409,8 @@ class Impatient(Homeserver):
     """A homeserver whose client soon gives up."""
 
     def call(self, *arguments: Any, **options: Any) -> bytes:
-        return super().call(*arguments, **{"timeout_seconds": ANSWER_SECONDS, **options, "patience_seconds": PATIENCE_SECONDS})
+        quick = {"timeout_seconds": ANSWER_SECONDS, **options, "patience_seconds": PATIENCE_SECONDS}
+        return super().call(*arguments, **quick)
 
 
 def _impatient(people: People) -> None:
