@@ -47,6 +47,7 @@ PATIENCE_SECONDS = 2.0
 ARCHIVED_WITHIN_SECONDS = 20.0
 LOOKED_WITHIN_SECONDS = 12.0
 """How long PostgreSQL's operator is given to ask every instance, and to write what it saw."""
+SENTINELS_SECONDS = 15.0
 LOOK_SECONDS = 3.0
 """Between two looks at what it wrote: one that gets no answer at all takes it a minute and a half."""
 POSTGRES = "postgres"
@@ -258,6 +259,9 @@ def _forget_connections(trial: Trial, ports: Sequence[int]) -> None:
 
 def _restart(trial: Trial, labels: str) -> None:
     if labels == "valkey-master":
+        # Sentinels whose connections were forgotten a moment ago would need two rounds of half a minute for the next
+        # master, as long as an empty one waits for them: let them find out first whom they still reach.
+        time.sleep(SENTINELS_SECONDS)
         where = ["exec", "-n", "matrix-data", "valkey-server-0", "--", "sh", "/etc/valkey/master.sh"]
         trial.kill_pod(_named(trial, "matrix-data", trial.operator("kubectl", *where).stdout.strip()))
     elif labels:
