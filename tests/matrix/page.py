@@ -28,7 +28,8 @@ single runs, not statistics.
 
 Each row is one run against a whole installed system: the named step passes; the policy of one end of the edge is made
 to select no pod, and the step must fail three times in a row over five seconds or longer, after what the same
-disturbance takes with the rule in place; it is put back, and the step must pass. Tries are bounded, and their numbers are in the row. *Seconds* is how long the failing took. Most steps are
+disturbance takes with the rule in place; it is put back, and the step must pass. Tries are bounded, and their numbers
+are in the row. *Seconds* is how long the failing took. Most steps are
 steps of `mxinstall verify --live`; `status` and `reconciled` are what `mxinstall status` says, and `accepts`,
 `archived`, `names`, `ask` and `scrape` are of this matrix. A row ages with the policies, not with the matrix's code.
 
