@@ -283,7 +283,7 @@ def _named(trial: Trial, namespace: str, name: str) -> Pod:
     return first([pod for pod in trial.pods(namespace) if pod["metadata"]["name"] == name], f"pod {namespace}/{name}")
 
 
-def _must_fail(attempt: Attempt, step: str, rule: Object, row: Row, lasting: float) -> dict[str, Any]:
+def _must_fail(attempt: Attempt, step: str, rule: Object, row: Row, lasting: float = FAILING_SECONDS) -> dict[str, Any]:
     """The step fails FAILURES times one after the other, none of them passing, over `lasting` seconds or longer.
 
     A pass begins the count anew, within FAILS_WITHIN_SECONDS and TRIES: the row says how many tries there were.

@@ -43,6 +43,13 @@ def test_a_step_that_passes_all_the_time_has_not_failed() -> None:
         edges._must_fail(saying([""] * 2 * edges.TRIES), "messages", RULE, {})
 
 
+def test_one_that_begins_anew_by_itself_must_be_down_for_longer() -> None:
+    seen = edges._must_fail(saying(["no"] * 100), "messages", RULE, {}, 40.0)
+    assert seen["failed_for_seconds"] >= 40.0
+    with pytest.raises(Wrong, match="fails only 0 times"):
+        edges._must_fail(saying(["no"] * 6 + [""] * 100), "messages", RULE, {}, 40.0)
+
+
 def test_it_is_told_how_many_tries_a_pass_took() -> None:
     assert edges._must_pass(saying(["no", "no", ""]), "messages", {}, "before") == 3
     with pytest.raises(Wrong, match="does not pass before"):
