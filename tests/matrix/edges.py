@@ -196,8 +196,8 @@ def _ports(rule: Object) -> list[int]:
 @contextmanager
 def _taken_away(trial: Trial, rule: Object) -> Iterator[None]:
     """The policy selects no pod for the length of the block."""
-    _select(trial, rule, NOBODY)
     try:
+        _select(trial, rule, NOBODY)
         yield
     finally:
         _select(trial, rule, rule["spec"]["podSelector"])
@@ -210,9 +210,9 @@ def _without(trial: Trial, edge: str) -> Iterator[None]:
         yield
         return
     rules = _rules(trial, edge)
-    for rule in rules:
-        _select(trial, rule, NOBODY)
     try:
+        for rule in rules:
+            _select(trial, rule, NOBODY)
         _forget_connections(trial, sorted({port for rule in rules for port in _ports(rule)}))
         yield
     finally:
@@ -336,7 +336,7 @@ def _remind(trial: Trial, proof: Proof) -> None:
     Once for each change, never while it looks: whoever writes to the Cluster then makes it begin anew, and it never
     comes to write what it saw.
     """
-    if proof.step.endswith(f" {POSTGRES}") and proof.step.split(" ")[0] in ("status", "reconciled"):
+    if proof.step in (f"status {POSTGRES}", f"reconciled {POSTGRES}"):
         note = {"metadata": {"annotations": {"mxbundle.io/looked-at": str(time.time_ns())}}}
         trial.cluster.patch("postgresql.cnpg.io/v1", "Cluster", "postgres", note, "matrix-data")
         time.sleep(LOOKED_WITHIN_SECONDS)
