@@ -154,11 +154,12 @@ def test_a_manifest_in_a_registry_that_is_not_ours_is_read_back_too(seeded: Seed
 
 
 def uploading(site: Seeded) -> list[int]:
-    """Sizes in bytes of what is under way; an upload may be over, and its file gone, while one looks."""
+    """Sizes in bytes of what is under way; an upload may be over, its files and folders gone, while one looks."""
     found = []
-    for part in site.service.store.rglob("_uploads/*/data"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(part.stat().st_size)
+    for folder, _, names in os.walk(site.service.store):  # passes over a folder that has just gone; rglob does not
+        if "data" in names and Path(folder).parent.name == "_uploads":
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Path(folder, "data").stat().st_size)
     return found
 
 
