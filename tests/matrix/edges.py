@@ -11,7 +11,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,14 +210,11 @@ def _without(trial: Trial, edge: str) -> Iterator[None]:
         yield
         return
     rules = _rules(trial, edge)
-    try:
+    with ExitStack() as stack:
         for rule in rules:
-            _select(trial, rule, NOBODY)
+            stack.enter_context(_taken_away(trial, rule))
         _forget_connections(trial, sorted({port for rule in rules for port in _ports(rule)}))
         yield
-    finally:
-        for rule in rules:
-            _select(trial, rule, rule["spec"]["podSelector"])
 
 
 def _select(trial: Trial, rule: Object, selector: Any) -> None:

@@ -54,3 +54,21 @@ def test_it_is_told_how_many_tries_a_pass_took() -> None:
     assert edges._must_pass(saying(["no", "no", ""]), "messages", {}, "before") == 3
     with pytest.raises(Wrong, match="does not pass before"):
         edges._must_pass(saying(["no"] * 10_000), "messages", {}, "before")
+
+
+@pytest.mark.parametrize("late", ["one", "other"])
+def test_a_rule_that_is_not_back_in_time_keeps_no_other_away(monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    rules = [{"metadata": {"name": name}, "spec": {"podSelector": name}} for name in ("one", "other")]
+    selects: dict[str, object] = {}
+
+    def select(_trial: object, rule: dict[str, dict[str, str]], selector: object) -> None:
+        selects[rule["metadata"]["name"]] = selector
+        if selector == late:
+            raise Wrong("it is not enforced in time")
+
+    monkeypatch.setattr(edges, "_rules", lambda _trial, _edge: rules)
+    monkeypatch.setattr(edges, "_select", select)
+    monkeypatch.setattr(edges, "_forget_connections", lambda _trial, _ports: None)
+    with pytest.raises(Wrong, match="in time"), edges._without(None, "another"):  # type: ignore[arg-type]
+        assert selects == {"one": edges.NOBODY, "other": edges.NOBODY}
+    assert selects == {"one": "one", "other": "other"}
